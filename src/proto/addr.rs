@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Addresses, prefixes, and the two ends of a segment.
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4 = 4,
+    /// IPv6.
+    V6 = 6,
+}
+
+impl Family {
+    /// The family of a socket API number (`AF_INET` 2, `AF_INET6` 10); `None` for any other.
+    pub const fn from_af(af: u16) -> Option<Self> {
+        match af {
+            2 => Some(Self::V4),
+            10 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    /// Bits of an address: 32 or 128, which is also the longest prefix.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+/// The prefix `::ffff:0:0/96` of IPv4-mapped IPv6 addresses (RFC 4291 2.5.5.2).
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// An IP address in network byte order.
+///
+/// # Invariants
+///
+/// An IPv4 address is in the first 4 bytes and the rest is zero, so that equal addresses are equal
+/// values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Addr {
+    family: Family,
+    bytes: [u8; 16],
+}
+
+impl Addr {
+    /// The IPv4 address of these bytes.
+    pub const fn v4([a, b, c, d]: [u8; 4]) -> Self {
+        Self {
+            family: Family::V4,
+            bytes: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+
+    /// The IPv6 address of these bytes.
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        Self {
+            family: Family::V6,
+            bytes,
+        }
+    }
+
+    /// The family.
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The address as it goes on the wire: 4 or 16 bytes.
+    pub fn octets(&self) -> &[u8] {
+        match self.family {
+            Family::V4 => &self.bytes[..4],
+            Family::V6 => &self.bytes,
+        }
+    }
+
+    /// All 16 bytes; those past an IPv4 address are zero.
+    pub const fn padded(&self) -> &[u8; 16] {
+        &self.bytes
+    }
+
+    /// The IPv4 address that `::ffff:a.b.c.d` stands for; any other address unchanged.
+    ///
+    /// On the wire such a connection is IPv4, so that is what its KDF and pseudo-header see.
+    pub fn unmapped(&self) -> Self {
+        match (self.family, self.bytes.split_last_chunk::<4>()) {
+            (Family::V6, Some((prefix, v4))) if *prefix == MAPPED => Self::v4(*v4),
+            _ => *self,
+        }
+    }
+
+    /// The address with all bits past the first `len` cleared.
+    pub fn masked(&self, len: u8) -> Self {
+        let mut masked = *self;
+        for (byte, first_bit) in masked.bytes.iter_mut().zip((0u8..).step_by(8)) {
+            *byte &= match len.saturating_sub(first_bit) {
+                0 => 0,
+                kept @ 1..=7 => 0xffu8 << (8 - kept),
+                _ => 0xff,
+            };
+        }
+        masked
+    }
+}
+
+/// An address prefix.
+///
+/// # Invariants
+///
+/// The length is at most that of the family, and no bit past it is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    addr: Addr,
+    len: u8,
+}
+
+impl Prefix {
+    /// A prefix; `None` if `len` is over the family's length, or if a bit past it is set.
+    pub fn new(addr: Addr, len: u8) -> Option<Self> {
+        (len <= addr.family.bits() && addr.masked(len) == addr).then_some(Self { addr, len })
+    }
+
+    /// The prefix of that length around `addr`; one over the family's length means all of it.
+    pub fn around(addr: Addr, len: u8) -> Self {
+        Self {
+            addr: addr.masked(len),
+            len: len.min(addr.family.bits()),
+        }
+    }
+
+    /// Its first address.
+    pub const fn addr(&self) -> Addr {
+        self.addr
+    }
+
+    /// Its length in bits.
+    pub const fn prefixlen(&self) -> u8 {
+        self.len
+    }
+}
+
+/// The two ends of a segment, in the direction that it travels.
+///
+/// Both addresses are of one family, as in any packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The sender's address.
+    pub src: Addr,
+    /// The receiver's address.
+    pub dst: Addr,
+    /// The sender's port, host byte order.
+    pub src_port: u16,
+    /// The receiver's port, host byte order.
+    pub dst_port: u16,
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Traffic keys (RFC 5925 5.2, RFC 5926 3.1).
+
+use super::addr::Endpoints;
+use super::mac::Algorithm;
+use super::mac::MacKey;
+use super::mac::MacState;
+use super::wire::Isn;
+use crate::wipe;
+
+/// Key length of AES-128.
+const AES_KEY_LEN: usize = 16;
+
+/// The initial sequence numbers that a traffic key is made for, in the segment's direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isns {
+    /// The sender's.
+    pub src: Isn,
+    /// The receiver's; 0 for a SYN without ACK, whose sender cannot know it (RFC 5925 5.2).
+    pub dst: Isn,
+}
+
+/// Derives the traffic key of `master` for one direction of a connection, prepared in `out`.
+///
+/// The master key has any length, zero too. IPv4-mapped addresses count as IPv4.
+pub fn traffic_key<K: MacKey>(
+    alg: Algorithm,
+    master: &[u8],
+    ends: &Endpoints,
+    isns: Isns,
+    out: &mut K,
+) {
+    let mut prf = K::empty();
+    let mut buf = [0; 32];
+    if alg == Algorithm::Aes128Cmac96 && master.len() != AES_KEY_LEN {
+        // RFC 5926 3.1.1.2: any other length is first extracted with a key of zeros.
+        prf.set(alg, &[0; AES_KEY_LEN]);
+        let mut state = prf.start();
+        state.update(master);
+        state.finish(&mut buf);
+        prf.set(alg, significant(alg, &buf));
+    } else {
+        prf.set(alg, master);
+    }
+
+    // RFC 5926 3.1.1: PRF(Master_Key, i || Label || Context || Output_Length), with i = 1 only,
+    // for no algorithm needs more than one block of its PRF.
+    let output_bits = alg.traffic_key_len() as u16 * 8;
+    let mut state = prf.start();
+    state.update(b"\x01TCP-AO");
+    state.update(ends.src.unmapped().octets());
+    state.update(ends.dst.unmapped().octets());
+    state.update(&ends.src_port.to_be_bytes());
+    state.update(&ends.dst_port.to_be_bytes());
+    state.update(&isns.src.0.to_be_bytes());
+    state.update(&isns.dst.0.to_be_bytes());
+    state.update(&output_bits.to_be_bytes());
+    state.finish(&mut buf);
+    out.set(alg, significant(alg, &buf));
+
+    wipe(&mut buf);
+    prf.wipe();
+}
+
+/// The part of a finished MAC that is not padding.
+fn significant(alg: Algorithm, mac: &[u8; 32]) -> &[u8] {
+    mac.get(..alg.traffic_key_len()).unwrap_or(mac)
+}

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Keys: master key tuples (RFC 5925 3.1) as `TCP_AUTHOPT_KEY` sets them.
+//!
+//! Of a key, all but its bytes is a [`KeySpec`]. The peers that it matches are its [`Criteria`];
+//! criteria of one [`Shape`] use the same fields, so that a lookup is one exact match for each
+//! shape in use, of which there are few, however many keys there are.
+
+use core::cmp::Ordering;
+
+use super::addr::Addr;
+use super::addr::Family;
+use super::addr::Prefix;
+use super::error::Error;
+use super::mac::Algorithm;
+use super::segment::Covers;
+use super::uapi;
+use super::uapi::field;
+use super::uapi::key_at;
+use super::uapi::key_flag;
+use super::wire::KeyId;
+
+/// Bytes of [`Criteria::to_key`].
+pub const CRITERIA_KEY_LEN: usize = 24;
+
+/// Which connections a key is for. Equal criteria match the same peers.
+///
+/// Local address and ports will be further optional fields here, in [`Shape`] and in [`Peer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Criteria {
+    /// Interface index of the VRF; 0 for peers outside of all VRFs, `None` for any.
+    pub l3index: Option<u32>,
+    /// Where the peer's address must be; `None` for anywhere, in both families.
+    pub remote: Option<Prefix>,
+}
+
+impl Criteria {
+    /// The fields that these criteria use.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            vrf: self.l3index.is_some(),
+            remote: self.remote.map(|p| (p.addr().family(), p.prefixlen())),
+        }
+    }
+
+    /// These criteria as a flat key for a hash table: equal keys mean equal criteria.
+    pub fn to_key(self) -> [u8; CRITERIA_KEY_LEN] {
+        let mut key = [0; CRITERIA_KEY_LEN];
+        if let Some(l3index) = self.l3index {
+            key[0] = 1;
+            key[4..8].copy_from_slice(&l3index.to_ne_bytes());
+        }
+        if let Some(prefix) = self.remote {
+            key[1] = prefix.addr().family() as u8;
+            key[2] = prefix.prefixlen();
+            key[8..24].copy_from_slice(prefix.addr().padded());
+        }
+        key
+    }
+}
+
+/// Where a peer is, as keys see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, of the family of the socket: an IPv4 peer of an IPv6 socket is
+    /// `::ffff:a.b.c.d`.
+    pub addr: Addr,
+    /// Interface index of its VRF; 0 outside of all VRFs.
+    pub l3index: u32,
+}
+
+/// Which fields criteria use, and how long their prefix is.
+///
+/// Ordered by preference, the most specific first: a VRF over none, then the longer prefix, an
+/// unbound key last. Two shapes that differ only in family come in a fixed order, which never
+/// decides anything, for no peer matches both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    vrf: bool,
+    remote: Option<(Family, u8)>,
+}
+
+impl Shape {
+    /// The only criteria of this shape that `peer` matches; `None` if its family is another.
+    pub fn criteria_of(&self, peer: &Peer) -> Option<Criteria> {
+        let remote = match self.remote {
+            Some((family, _)) if family != peer.addr.family() => return None,
+            Some((_, len)) => Some(Prefix::around(peer.addr, len)),
+            None => None,
+        };
+        Some(Criteria {
+            l3index: self.vrf.then_some(peer.l3index),
+            remote,
+        })
+    }
+
+    /// Greater is more specific. Of the criteria that one peer matches, no two are equal in this.
+    pub(super) fn specificity(&self) -> (bool, Option<u8>) {
+        (self.vrf, self.remote.map(|(_, len)| len))
+    }
+}
+
+impl Ord for Shape {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_specificity = other.specificity().cmp(&self.specificity());
+        by_specificity.then_with(|| self.remote.cmp(&other.remote))
+    }
+}
+
+impl PartialOrd for Shape {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// When a key may be used, in seconds of wall-clock time (`CLOCK_REALTIME`).
+///
+/// Without either end it may always be (RFC 8177 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// The first second.
+    pub begin: Option<u64>,
+    /// The last second.
+    pub end: Option<u64>,
+}
+
+impl Lifetime {
+    /// `now` is within.
+    pub fn contains(&self, now: u64) -> bool {
+        self.first() <= now && now <= self.last()
+    }
+
+    /// The longest window around `now` in which [`Self::contains`] stays what it is.
+    pub fn steady(&self, now: u64) -> Window {
+        let (first, last) = (self.first(), self.last());
+        let (from, until) = if now < first {
+            (0, first - 1)
+        } else if now > last {
+            (last + 1, u64::MAX)
+        } else {
+            (first, last)
+        };
+        Window { from, until }
+    }
+
+    /// The last second; no end is the end of time, and the longest validity.
+    pub(super) fn last(&self) -> u64 {
+        self.end.unwrap_or(u64::MAX)
+    }
+
+    fn first(&self) -> u64 {
+        self.begin.unwrap_or(0)
+    }
+}
+
+/// Seconds of wall-clock time, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The first second.
+    pub from: u64,
+    /// The last second.
+    pub until: u64,
+}
+
+impl Window {
+    /// All of time.
+    pub const ALWAYS: Self = Self {
+        from: 0,
+        until: u64::MAX,
+    };
+
+    /// `now` is within. To be asked on each use of a cached answer: a clock set back leaves a
+    /// window as one that runs on does.
+    pub const fn contains(&self, now: u64) -> bool {
+        self.from <= now && now <= self.until
+    }
+
+    /// The part that both have.
+    pub fn and(&self, other: Self) -> Self {
+        Self {
+            from: self.from.max(other.from),
+            until: self.until.min(other.until),
+        }
+    }
+}
+
+/// A key without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySpec {
+    /// `TCP_AUTHOPT_KEY_*`, as given.
+    pub flags: u32,
+    /// KeyID of the segments that we sign with it.
+    pub send_id: KeyId,
+    /// KeyID of the segments that the peer signs with it.
+    pub recv_id: KeyId,
+    /// MAC and KDF.
+    pub alg: Algorithm,
+    /// Bytes of the master key: 0..=80.
+    pub key_len: u8,
+    /// The connections that it is for.
+    pub criteria: Criteria,
+    /// When it may sign; but see [`Self::send_validity`].
+    pub send_lifetime: Lifetime,
+    /// When it may verify; but see [`Self::recv_validity`].
+    pub recv_lifetime: Lifetime,
+}
+
+/// What makes a key the same key: adding replaces, and deleting finds, the one with this identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// KeyID to send with.
+    pub send_id: KeyId,
+    /// KeyID to receive with.
+    pub recv_id: KeyId,
+    /// The connections that it is for.
+    pub criteria: Criteria,
+    /// A prefix length was given. A host address is another identity than its prefix of full
+    /// length, though both are the same criteria.
+    pub prefixlen_given: bool,
+}
+
+impl KeySpec {
+    /// The key's identity.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            send_id: self.send_id,
+            recv_id: self.recv_id,
+            criteria: self.criteria,
+            prefixlen_given: self.has(key_flag::PREFIXLEN),
+        }
+    }
+
+    /// This key beside `other` would leave a connection with two keys for one id, which
+    /// RFC 5925 3.1 forbids. A key and its own replacement do not overlap.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.criteria == other.criteria
+            && (self.send_id == other.send_id || self.recv_id == other.recv_id)
+            && self.identity() != other.identity()
+    }
+
+    /// Nothing but the key bytes can make this replacement of `other` a new MKT: what differs is
+    /// only when it may be used.
+    pub fn same_mkt(&self, other: &Self) -> bool {
+        self.alg == other.alg && self.key_len == other.key_len && self.covers() == other.covers()
+    }
+
+    /// When it may sign; `None` for never.
+    pub fn send_validity(&self) -> Option<Lifetime> {
+        (!self.has(key_flag::NOSEND)).then_some(self.send_lifetime)
+    }
+
+    /// When it may verify; `None` for never.
+    pub fn recv_validity(&self) -> Option<Lifetime> {
+        (!self.has(key_flag::NORECV)).then_some(self.recv_lifetime)
+    }
+
+    /// The options that its MACs cover, in both directions.
+    pub fn covers(&self) -> Covers {
+        if self.has(key_flag::EXCLUDE_OPTS) {
+            Covers::AoOnly
+        } else {
+            Covers::AllOptions
+        }
+    }
+
+    /// The master key in the struct that this was parsed from.
+    pub fn master_key<'a>(&self, key: &'a [u8; uapi::KEY_LEN]) -> &'a [u8] {
+        key.get(key_at::KEY..)
+            .and_then(|rest| rest.get(..usize::from(self.key_len)))
+            .unwrap_or(&[])
+    }
+
+    /// This `TCP_AUTHOPT_KEY_*` is set.
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// What `TCP_AUTHOPT_KEY` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRequest {
+    /// Delete the key of this identity.
+    Delete(Identity),
+    /// Add this key, or replace the one of its identity.
+    Add(KeySpec),
+}
+
+/// Reads a `struct tcp_authopt_key` given to a socket of family `socket`.
+///
+/// A field whose flag is unset is ignored. The master key stays in `key`: see
+/// [`KeySpec::master_key`]. `is_l3_master` tells whether an interface index is a VRF's.
+///
+/// # Errors
+///
+/// [`Error::NoEnt`] for a deletion that names what no key can be, [`Error::Inval`] for all else. A
+/// deletion minds unknown flags and the key length, and after those nothing but its identity.
+pub fn parse_key(
+    key: &[u8; uapi::KEY_LEN],
+    socket: Family,
+    is_l3_master: impl Fn(u32) -> bool,
+) -> Result<KeyRequest, Error> {
+    let flags = u32::from_ne_bytes(field(key, 0));
+    let [send_id, recv_id, alg, key_len] = field(key, 4);
+    let has = |flag| flags & flag != 0;
+    if flags & !key_flag::KNOWN != 0 || usize::from(key_len) > uapi::MAX_MASTER_KEY_LEN {
+        return Err(Error::Inval);
+    }
+
+    let criteria = parse_criteria(key, flags);
+    let (send_id, recv_id) = (KeyId(send_id), KeyId(recv_id));
+    if has(key_flag::DEL) {
+        return Ok(KeyRequest::Delete(Identity {
+            send_id,
+            recv_id,
+            criteria: criteria.ok_or(Error::NoEnt)?,
+            prefixlen_given: has(key_flag::PREFIXLEN),
+        }));
+    }
+
+    let criteria = criteria.ok_or(Error::Inval)?;
+    if criteria.remote.is_some_and(|p| p.addr().family() != socket) {
+        return Err(Error::Inval);
+    }
+    let alg = Algorithm::try_from(alg)?;
+    let time = |flag, at| has(flag).then(|| u64::from_ne_bytes(field(key, at)));
+    let send_lifetime = Lifetime {
+        begin: time(key_flag::SEND_LIFETIME_BEGIN, key_at::SEND_LIFETIME_BEGIN),
+        end: time(key_flag::SEND_LIFETIME_END, key_at::SEND_LIFETIME_END),
+    };
+    let recv_lifetime = Lifetime {
+        begin: time(key_flag::RECV_LIFETIME_BEGIN, key_at::RECV_LIFETIME_BEGIN),
+        end: time(key_flag::RECV_LIFETIME_END, key_at::RECV_LIFETIME_END),
+    };
+    let empty = |lifetime: Lifetime| lifetime.first() > lifetime.last();
+    if empty(send_lifetime) || empty(recv_lifetime) {
+        return Err(Error::Inval);
+    }
+    if criteria
+        .l3index
+        .is_some_and(|index| index != 0 && !is_l3_master(index))
+    {
+        return Err(Error::Inval);
+    }
+    Ok(KeyRequest::Add(KeySpec {
+        flags,
+        send_id,
+        recv_id,
+        alg,
+        key_len,
+        criteria,
+        send_lifetime,
+        recv_lifetime,
+    }))
+}
+
+/// The criteria in a `struct tcp_authopt_key`; `None` if no key can have them: an address that is
+/// neither IPv4 nor IPv6, a prefix out of range, with host bits, or of no address.
+fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<Criteria> {
+    let has = |flag| flags & flag != 0;
+    let l3index = has(key_flag::IFINDEX).then(|| u32::from_ne_bytes(field(key, key_at::IFINDEX)));
+    let remote = match (has(key_flag::ADDR_BIND), has(key_flag::PREFIXLEN)) {
+        (true, prefixlen_given) => Some(parse_remote(key, prefixlen_given)?),
+        (false, true) => return None,
+        (false, false) => None,
+    };
+    Some(Criteria { l3index, remote })
+}
+
+/// The prefix in a `struct tcp_authopt_key`, of full length if none is given.
+fn parse_remote(key: &[u8; uapi::KEY_LEN], prefixlen_given: bool) -> Option<Prefix> {
+    let family = Family::from_af(u16::from_ne_bytes(field(key, key_at::ADDR)))?;
+    let addr = match family {
+        Family::V4 => Addr::v4(field(key, key_at::ADDR_V4)),
+        Family::V6 => Addr::v6(field(key, key_at::ADDR_V6)),
+    };
+    let len = if prefixlen_given {
+        let len = i32::from_ne_bytes(field(key, key_at::PREFIXLEN));
+        u8::try_from(len).ok()?
+    } else {
+        family.bits()
+    };
+    Prefix::new(addr, len)
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Choosing among the keys that match a peer (RFC 5925 3.3, RFC 8177 2.2).
+//!
+//! Each choice goes through all matching keys, in any order, and names one at most. An answer
+//! holds for a window of wall-clock time, as long as the set of keys is the same.
+
+use core::cmp::Reverse;
+
+use super::mkt::KeySpec;
+use super::mkt::Lifetime;
+use super::mkt::Window;
+use super::wire::KeyId;
+
+/// A key that matches the peer.
+pub trait Candidate: Copy {
+    /// The key.
+    fn spec(&self) -> &KeySpec;
+
+    /// Greater for a key that was added later.
+    fn serial(&self) -> u64;
+}
+
+/// The answer to a choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen<C> {
+    /// The key; `None` if none will do.
+    pub key: Option<C>,
+    /// The time in which the same keys give the same answer. It holds the `now` that was asked
+    /// about.
+    pub holds: Window,
+}
+
+/// The key to sign with.
+///
+/// The order, in which the first difference decides: the preferred `send_id`; the more specific
+/// criteria; the longer validity, that is the later end, since both are valid now; the lower
+/// `send_id`; the newer key (for two with one id, where overlap is allowed).
+///
+/// `preferred`: see [`super::conn::preferred`].
+pub fn send_key<C: Candidate>(
+    matching: impl Iterator<Item = C>,
+    preferred: Option<KeyId>,
+    now: u64,
+) -> Chosen<C> {
+    choose(matching, KeySpec::send_validity, now, |key, validity| {
+        let spec = key.spec();
+        (
+            Some(spec.send_id) == preferred,
+            spec.criteria.shape().specificity(),
+            validity.last(),
+            Reverse(spec.send_id),
+            key.serial(),
+        )
+    })
+}
+
+/// The key to ask the peer for: in the order of [`send_key`], with no preference, on receive
+/// validity and `recv_id`.
+pub fn rnext_key<C: Candidate>(matching: impl Iterator<Item = C>, now: u64) -> Chosen<C> {
+    choose(matching, KeySpec::recv_validity, now, |key, validity| {
+        let spec = key.spec();
+        (
+            spec.criteria.shape().specificity(),
+            validity.last(),
+            Reverse(spec.recv_id),
+            key.serial(),
+        )
+    })
+}
+
+/// The key that a segment with this KeyID must be signed with: the most specific; of two with the
+/// same criteria, where overlap is allowed, the newer.
+pub fn recv_key<C: Candidate>(
+    matching: impl Iterator<Item = C>,
+    keyid: KeyId,
+    now: u64,
+) -> Chosen<C> {
+    let with_keyid = matching.filter(|key| key.spec().recv_id == keyid);
+    choose(with_keyid, KeySpec::recv_validity, now, |key, _| {
+        (key.spec().criteria.shape().specificity(), key.serial())
+    })
+}
+
+/// Whether any key matches, valid or not: the peer is "keyed".
+///
+/// This decides whether a connection is protected, once: when its SYN is sent or answered, or at
+/// `connect()` under `TCP_REPAIR`.
+pub fn any_match<C: Candidate>(mut matching: impl Iterator<Item = C>) -> bool {
+    matching.next().is_some()
+}
+
+/// The key of highest `rank` among those valid at `now`.
+fn choose<C: Candidate, Rank: Ord>(
+    keys: impl Iterator<Item = C>,
+    validity: impl Fn(&KeySpec) -> Option<Lifetime>,
+    now: u64,
+    rank: impl Fn(&C, Lifetime) -> Rank,
+) -> Chosen<C> {
+    let mut best = None;
+    let mut holds = Window::ALWAYS;
+    for key in keys {
+        let Some(validity) = validity(key.spec()) else {
+            continue;
+        };
+        // A key that loses now counts too: it may win once another one ends.
+        holds = holds.and(validity.steady(now));
+        if !validity.contains(now) {
+            continue;
+        }
+        let rank = rank(&key, validity);
+        if best.as_ref().is_none_or(|(highest, _)| rank > *highest) {
+            best = Some((rank, key));
+        }
+    }
+    Chosen {
+        key: best.map(|(_, key)| key),
+        holds,
+    }
+}

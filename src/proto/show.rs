@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rows of `/proc/net/tcp_authopt`.
+
+use core::fmt;
+use core::net::Ipv6Addr;
+
+use super::addr::Addr;
+use super::addr::Family;
+use super::mkt::KeySpec;
+use super::uapi::key_flag;
+
+/// The first line.
+pub const HEADER: &str = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n";
+
+/// Writes the line of a key. The key's bytes are not in it, nor in `spec`.
+pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
+    write!(
+        out,
+        "{:#x}\t{}\t{}\t{}\t",
+        spec.flags, spec.send_id.0, spec.recv_id.0, spec.alg as u8
+    )?;
+    match spec.criteria.remote {
+        None => out.write_char('*')?,
+        Some(prefix) => {
+            write_addr(out, prefix.addr())?;
+            if spec.has(key_flag::PREFIXLEN) {
+                write!(out, "/{}", prefix.prefixlen())?;
+            }
+        }
+    }
+    writeln!(out, "\t{}", spec.criteria.l3index.unwrap_or(0))
+}
+
+/// Writes an address as the kernel's `%pI4` and `%pI6` do, the latter without `::`.
+fn write_addr(out: &mut impl fmt::Write, addr: Addr) -> fmt::Result {
+    let bytes = *addr.padded();
+    match addr.family() {
+        Family::V4 => {
+            let [a, b, c, d, ..] = bytes;
+            write!(out, "{a}.{b}.{c}.{d}")
+        }
+        Family::V6 => {
+            let mut separator = "";
+            for segment in Ipv6Addr::from(bytes).segments() {
+                write!(out, "{separator}{segment:04x}")?;
+                separator = ":";
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sequence number extensions (RFC 5925 6.2, RFC 9187).
+
+/// The upper half of a 64-bit sequence number, which is 0 at the ISN (RFC 5925 6.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sne(pub u32);
+
+/// The SNE of `seq`, given that of `basis_seq`, a sequence number within 2^31 of it.
+///
+/// A window holds less than 2^31 bytes, so any number that the connection has in use will do as
+/// the basis; the same holds for one given to `TCP_REPAIR_AUTHOPT`.
+pub const fn sne_at(basis: Sne, basis_seq: u32, seq: u32) -> Sne {
+    let distance = seq.wrapping_sub(basis_seq) as i32;
+    let wide = ((basis.0 as u64) << 32) | basis_seq as u64;
+    Sne((wide.wrapping_add_signed(distance as i64) >> 32) as u32)
+}
+
+/// `seq` is so near to a wrap that, between two reads of a connection's state, it may pass it.
+pub const fn near_wrap(seq: u32) -> bool {
+    const NEAR: u32 = 1 << 20;
+    seq.wrapping_add(NEAR) < 2 * NEAR
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which keys match a peer: through shapes, as the module looks them up, against one key at a time
+//! with plain comparisons.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tcp_authopt::proto::addr::Addr;
+use tcp_authopt::proto::addr::Family;
+use tcp_authopt::proto::addr::Prefix;
+use tcp_authopt::proto::mkt::Criteria;
+use tcp_authopt::proto::mkt::KeySpec;
+use tcp_authopt::proto::mkt::Peer;
+use tcp_authopt::proto::mkt::Shape;
+
+use crate::support::addr;
+use crate::support::any_addr;
+use crate::support::any_key;
+use crate::support::any_peer;
+use crate::support::key;
+use crate::support::peer;
+use crate::support::prefix;
+use crate::support::With;
+
+/// The bits of an address, first bit first.
+fn bits(addr: Addr) -> Vec<bool> {
+    let bit_of = |octet: u8| (0..8).map(move |bit| octet & (0x80 >> bit) != 0);
+    addr.octets().iter().copied().flat_map(bit_of).collect()
+}
+
+/// The rule of the ABI, said plainly.
+pub fn matches(criteria: &Criteria, peer: &Peer) -> bool {
+    let vrf = match criteria.l3index {
+        None => true,
+        Some(0) => peer.l3index == 0,
+        Some(index) => peer.l3index == index,
+    };
+    let remote = match criteria.remote {
+        None => true,
+        Some(prefix) => {
+            let len = usize::from(prefix.prefixlen());
+            prefix.addr().family() == peer.addr.family()
+                && bits(prefix.addr())[..len] == bits(peer.addr)[..len]
+        }
+    };
+    vrf && remote
+}
+
+fn shape(spec: KeySpec) -> Shape {
+    spec.criteria.shape()
+}
+
+fn matches_peer(spec: KeySpec, peer: &Peer) -> bool {
+    let found = shape(spec).criteria_of(peer) == Some(spec.criteria);
+    assert_eq!(found, matches(&spec.criteria, peer));
+    found
+}
+
+#[test]
+fn unbound_key_matches_both_families() {
+    assert!(matches_peer(key(1, 1), &peer("10.0.0.1")));
+    assert!(matches_peer(key(1, 1), &peer("fd00::1")));
+}
+
+#[test]
+fn bound_key_matches_its_prefix() {
+    let host = key(1, 1).remote("10.0.0.1/32");
+    assert!(matches_peer(host, &peer("10.0.0.1")));
+    assert!(!matches_peer(host, &peer("10.0.0.2")));
+    let net = key(1, 1).remote("10.0.0.128/25");
+    assert!(matches_peer(net, &peer("10.0.0.255")));
+    assert!(!matches_peer(net, &peer("10.0.0.127")));
+    let net = key(1, 1).remote("fd00::8000:0/97");
+    assert!(matches_peer(net, &peer("fd00::ffff:1")));
+    assert!(!matches_peer(net, &peer("fd00::7fff:1")));
+}
+
+#[test]
+fn bound_key_of_length_0_matches_its_family() {
+    let any_v4 = key(1, 1).remote("0.0.0.0/0");
+    assert!(matches_peer(any_v4, &peer("10.0.0.1")));
+    assert!(!matches_peer(any_v4, &peer("fd00::1")));
+    assert!(!matches_peer(any_v4, &peer("::ffff:10.0.0.1")));
+}
+
+#[test]
+fn ipv4_mapped_key_covers_that_ipv4_peer() {
+    let mapped = key(1, 1).remote("::ffff:10.0.0.1/128");
+    assert!(matches_peer(mapped, &peer("::ffff:10.0.0.1")));
+    assert!(!matches_peer(mapped, &peer("::ffff:10.0.0.2")));
+    assert!(!matches_peer(mapped, &peer("10.0.0.1")), "an IPv4 socket's");
+    let mapped = key(1, 1).remote("::ffff:10.0.0.0/104");
+    assert!(matches_peer(mapped, &peer("::ffff:10.9.9.9")));
+    assert!(!matches_peer(mapped, &peer("::ffff:11.0.0.1")));
+}
+
+#[test]
+fn vrf_of_a_key() {
+    let at = |l3index| Peer {
+        l3index,
+        ..peer("10.0.0.1")
+    };
+    for l3index in [0, 7, 8] {
+        assert!(matches_peer(key(1, 1), &at(l3index)), "any VRF");
+        assert_eq!(matches_peer(key(1, 1).vrf(0), &at(l3index)), l3index == 0);
+        assert_eq!(matches_peer(key(1, 1).vrf(7), &at(l3index)), l3index == 7);
+    }
+}
+
+/// "A VRF key over one without, then the longer prefix, an unbound key last."
+#[test]
+fn shapes_in_order_of_preference() {
+    let order = [
+        shape(key(1, 1).vrf(0).remote("10.0.0.1/32")),
+        shape(key(1, 1).vrf(7).remote("10.0.0.0/8")),
+        shape(key(1, 1).vrf(0).remote("0.0.0.0/0")),
+        shape(key(1, 1).vrf(7)),
+        shape(key(1, 1).remote("fd00::1/128")),
+        shape(key(1, 1).remote("fd00::/33")),
+        shape(key(1, 1).remote("10.0.0.1/32")),
+        shape(key(1, 1).remote("10.0.0.0/8")),
+        shape(key(1, 1).remote("0.0.0.0/0")),
+        shape(key(1, 1)),
+    ];
+    for pair in order.windows(2) {
+        assert!(pair[0] < pair[1], "{pair:?}");
+    }
+}
+
+#[test]
+fn shapes_of_one_length_differ_by_family() {
+    let v4 = shape(key(1, 1).remote("10.0.0.0/8"));
+    let v6 = shape(key(1, 1).remote("fd00::/8"));
+    assert_ne!(v4, v6);
+    assert!(v4 < v6 || v6 < v4);
+}
+
+#[test]
+fn prefixes_that_cannot_be() {
+    assert_eq!(Prefix::new(addr("10.0.0.0"), 33), None);
+    assert_eq!(Prefix::new(addr("fd00::"), 129), None);
+    assert_eq!(Prefix::new(addr("10.0.0.1"), 31), None);
+    assert!(Prefix::new(addr("10.0.0.1"), 32).is_some());
+    assert_eq!(Prefix::around(addr("10.0.0.1"), 255), prefix("10.0.0.1/32"));
+}
+
+#[test]
+fn socket_families() {
+    assert_eq!(Family::from_af(2), Some(Family::V4));
+    assert_eq!(Family::from_af(10), Some(Family::V6));
+    assert_eq!(Family::from_af(0), None);
+}
+
+#[test]
+fn unmapping() {
+    assert_eq!(addr("::ffff:10.0.0.1").unmapped(), addr("10.0.0.1"));
+    for same in ["10.0.0.1", "fd00::1", "::10.0.0.1", "1::ffff:10.0.0.1"] {
+        assert_eq!(addr(same).unmapped(), addr(same));
+    }
+}
+
+proptest! {
+    /// One exact match for each shape in use finds what a walk over all keys finds, the most
+    /// specific first.
+    #[test]
+    fn shapes_find_what_a_walk_finds(keys in vec(any_key(), 0..40), peer in any_peer()) {
+        let mut table: HashMap<[u8; 24], Vec<usize>> = HashMap::new();
+        let mut shapes = BTreeSet::new();
+        for (index, spec) in keys.iter().enumerate() {
+            table.entry(spec.criteria.to_key()).or_default().push(index);
+            shapes.insert(spec.criteria.shape());
+        }
+        let found: Vec<usize> = shapes
+            .iter()
+            .filter_map(|shape| shape.criteria_of(&peer))
+            .flat_map(|criteria| table.get(&criteria.to_key()).cloned().unwrap_or_default())
+            .collect();
+
+        let mut walked: Vec<usize> = (0..keys.len())
+            .filter(|&index| matches(&keys[index].criteria, &peer))
+            .collect();
+        walked.sort_by_key(|&index| {
+            let Criteria { l3index, remote } = keys[index].criteria;
+            let len = remote.map_or(-1, |prefix| i32::from(prefix.prefixlen()));
+            (l3index.is_none(), -len)
+        });
+        prop_assert_eq!(found, walked);
+    }
+
+    #[test]
+    fn criteria_and_their_keys_are_one_to_one(a in any_key(), b in any_key()) {
+        let (a, b) = (a.criteria, b.criteria);
+        prop_assert_eq!(a == b, a.to_key() == b.to_key());
+    }
+
+    /// A total order, with equality only of equal shapes.
+    #[test]
+    fn shapes_are_ordered(a in any_key(), b in any_key(), c in any_key()) {
+        let (a, b, c) = (shape(a), shape(b), shape(c));
+        prop_assert_eq!(a.cmp(&b), b.cmp(&a).reverse());
+        prop_assert_eq!(a.cmp(&b).is_eq(), a == b);
+        prop_assert!(!(a < b && b < c) || a < c);
+    }
+
+    #[test]
+    fn masking_clears_all_after_the_prefix(
+        octets: [u8; 16],
+        v4: bool,
+        len in prop_oneof![0..=128u8, any::<u8>()],
+    ) {
+        let [a, b, c, d, ..] = octets;
+        let addr = if v4 { Addr::v4([a, b, c, d]) } else { Addr::v6(octets) };
+        let mut expected = bits(addr);
+        for bit in expected.iter_mut().skip(len.into()) {
+            *bit = false;
+        }
+        prop_assert_eq!(bits(addr.masked(len)), expected);
+        let fits = len <= addr.family().bits() && addr.masked(len) == addr;
+        prop_assert_eq!(Prefix::new(addr, len).is_some(), fits);
+    }
+
+    #[test]
+    fn any_addr_is_in_its_own_prefixes(addr in any_addr(), len in 0..=128u8) {
+        let prefix = Prefix::around(addr, len);
+        prop_assert_eq!(Prefix::new(prefix.addr(), prefix.prefixlen()), Some(prefix));
+    }
+}

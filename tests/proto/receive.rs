@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The receive table of the ABI, each cell, and the ISNs and SNE of a segment in each state.
+
+use tcp_authopt::proto::conn::isns_and_sne;
+use tcp_authopt::proto::conn::Context;
+use tcp_authopt::proto::kdf::Isns;
+use tcp_authopt::proto::sne::Sne;
+use tcp_authopt::proto::verdict::first_step;
+use tcp_authopt::proto::verdict::Discard;
+use tcp_authopt::proto::verdict::Step;
+use tcp_authopt::proto::wire::AoOption;
+use tcp_authopt::proto::wire::Auth;
+use tcp_authopt::proto::wire::Isn;
+use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::Malformed;
+use tcp_authopt::proto::wire::TcpHeader;
+
+const OPTION: AoOption = AoOption {
+    offset: 20,
+    keyid: KeyId(1),
+    rnext: KeyId(2),
+    mac: [7; 12],
+};
+
+/// What is done with `parsed`: not keyed, not keyed with REJECT_UNEXPECTED, keyed.
+fn row(parsed: Result<Auth, Malformed>) -> [Step; 3] {
+    let keyed = first_step(parsed, true, false);
+    assert_eq!(first_step(parsed, true, true), keyed, "keyed: no matter");
+    [
+        first_step(parsed, false, false),
+        first_step(parsed, false, true),
+        keyed,
+    ]
+}
+
+#[test]
+fn what_cannot_be_is_dropped() {
+    for malformed in [
+        Malformed::HeaderLength,
+        Malformed::OptionLength,
+        Malformed::AoLength,
+        Malformed::AoAndMd5,
+        Malformed::TwoAo,
+        Malformed::TwoMd5,
+    ] {
+        let drop = Step::Drop(Discard::Malformed);
+        assert_eq!(row(Err(malformed)), [drop; 3], "{malformed:?}");
+    }
+}
+
+#[test]
+fn no_ao() {
+    let required = Step::Drop(Discard::Required);
+    let expected = [Step::CheckMd5, Step::CheckMd5, required];
+    assert_eq!(row(Ok(Auth::None)), expected);
+    assert_eq!(row(Ok(Auth::Md5)), expected);
+}
+
+#[test]
+fn ao() {
+    let unexpected = Step::Drop(Discard::Unexpected);
+    assert_eq!(
+        row(Ok(Auth::Ao(OPTION))),
+        [Step::CheckMd5, unexpected, Step::Verify(OPTION)]
+    );
+}
+
+#[test]
+fn ao_of_other_length() {
+    let unexpected = Step::Drop(Discard::Unexpected);
+    assert_eq!(
+        row(Ok(Auth::AoOfOtherLength)),
+        [Step::CheckMd5, unexpected, Step::Drop(Discard::BadLength)]
+    );
+}
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+/// ISNs (source, destination) and SNE of a segment with these flags and numbers.
+fn told(context: Context, flags: u8, seq: u32, ack_seq: u32) -> Option<(u32, u32, u32)> {
+    let mut bytes = [0; 20];
+    bytes[4..8].copy_from_slice(&seq.to_be_bytes());
+    bytes[8..12].copy_from_slice(&ack_seq.to_be_bytes());
+    bytes[12] = 5 << 4;
+    bytes[13] = flags;
+    isns_and_sne(context, &TcpHeader::parse(&bytes).unwrap())
+        .map(|(isns, sne)| (isns.src.0, isns.dst.0, sne.0))
+}
+
+/// Both ISNs known; the sender is at 0x2_fffffff0.
+const PAIRED: Context = Context::Paired {
+    isns: Isns {
+        src: Isn(100),
+        dst: Isn(200),
+    },
+    basis: Sne(2),
+    basis_seq: 0xffff_fff0,
+};
+
+/// A request socket, or a connection whose first segment this is.
+fn request(src: u32) -> Context {
+    Context::Paired {
+        isns: Isns {
+            src: Isn(src),
+            dst: Isn(200),
+        },
+        basis: Sne(0),
+        basis_seq: src,
+    }
+}
+
+#[test]
+fn a_syn_stands_for_itself_in_every_state() {
+    let syn_sent = Context::SynSent { dst: Isn(200) };
+    for context in [Context::Listen, syn_sent, request(100), PAIRED] {
+        for flags in [SYN, SYN | FIN, SYN | RST] {
+            assert_eq!(
+                told(context, flags, 77, 88),
+                Some((77, 0, 0)),
+                "{context:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn listener_ack_of_a_syn_cookie() {
+    assert_eq!(told(Context::Listen, ACK, 101, 201), Some((100, 200, 0)));
+    // Either ISN may be the last number there is.
+    assert_eq!(
+        told(Context::Listen, ACK, 0, 0),
+        Some((0xffff_ffff, 0xffff_ffff, 1))
+    );
+}
+
+#[test]
+fn listener_cannot_know_the_isns_of_anything_else() {
+    assert_eq!(told(Context::Listen, 0, 101, 201), None);
+    assert_eq!(told(Context::Listen, FIN, 101, 201), None);
+    assert_eq!(told(Context::Listen, RST, 101, 201), None);
+    assert_eq!(told(Context::Listen, SYN | ACK, 101, 201), None);
+}
+
+#[test]
+fn request_socket() {
+    assert_eq!(told(request(100), ACK, 101, 201), Some((100, 200, 0)));
+    assert_eq!(told(request(100), RST, 101, 0), Some((100, 200, 0)));
+    assert_eq!(
+        told(request(0xffff_ffff), ACK, 0, 201),
+        Some((0xffff_ffff, 200, 1))
+    );
+    assert_eq!(
+        told(request(0xffff_fff0), ACK, 0x10, 201),
+        Some((0xffff_fff0, 200, 1))
+    );
+}
+
+#[test]
+fn syn_sent() {
+    let context = Context::SynSent { dst: Isn(200) };
+    assert_eq!(told(context, SYN | ACK, 77, 201), Some((77, 200, 0)));
+    assert_eq!(
+        told(context, SYN | ACK, 0xffff_ffff, 201),
+        Some((0xffff_ffff, 200, 0))
+    );
+    // A refusal: its sender has no ISN, and its sequence number is 0 (RFC 9293 3.10.7.1).
+    assert_eq!(told(context, RST | ACK, 0, 201), Some((0, 200, 0)));
+}
+
+#[test]
+fn synchronized() {
+    for flags in [ACK, ACK | FIN, RST, RST | ACK, SYN | ACK] {
+        assert_eq!(told(PAIRED, flags, 0xffff_fff0, 5), Some((100, 200, 2)));
+        assert_eq!(told(PAIRED, flags, 0x10, 5), Some((100, 200, 3)), "ahead");
+        assert_eq!(
+            told(PAIRED, flags, 0x8000_0000, 5),
+            Some((100, 200, 2)),
+            "behind"
+        );
+    }
+}

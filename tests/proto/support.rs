@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What several tests share: a [`MacKey`] over RustCrypto crates, and short ways to write keys.
+
+use std::cell::Cell;
+
+use cmac::Cmac;
+use hmac::Hmac;
+use hmac::Mac;
+use proptest::prelude::*;
+use tcp_authopt::proto::addr::Addr;
+use tcp_authopt::proto::addr::Prefix;
+use tcp_authopt::proto::mac::Algorithm;
+use tcp_authopt::proto::mac::MacKey;
+use tcp_authopt::proto::mac::MacState;
+use tcp_authopt::proto::mkt::Criteria;
+use tcp_authopt::proto::mkt::KeySpec;
+use tcp_authopt::proto::mkt::Lifetime;
+use tcp_authopt::proto::mkt::Peer;
+use tcp_authopt::proto::select::Candidate;
+use tcp_authopt::proto::uapi::key_flag;
+use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::MAC_LEN;
+
+thread_local! {
+    static SECRETS: Cell<i32> = const { Cell::new(0) };
+}
+
+/// How many keys of this thread are set and not wiped.
+pub fn secrets_alive() -> i32 {
+    SECRETS.get()
+}
+
+/// A key that can be looked at.
+pub struct TestKey {
+    /// What was set, last.
+    pub set: Option<(Algorithm, Vec<u8>)>,
+}
+
+/// A MAC under way, its input collected.
+pub struct TestState<'k> {
+    key: &'k TestKey,
+    input: Vec<u8>,
+}
+
+impl MacKey for TestKey {
+    type State<'k> = TestState<'k>;
+
+    fn empty() -> Self {
+        Self { set: None }
+    }
+
+    fn set(&mut self, alg: Algorithm, key: &[u8]) {
+        self.wipe();
+        self.set = Some((alg, key.to_vec()));
+        SECRETS.set(SECRETS.get() + 1);
+    }
+
+    fn start(&self) -> TestState<'_> {
+        TestState {
+            key: self,
+            input: Vec::new(),
+        }
+    }
+
+    fn wipe(&mut self) {
+        if self.set.take().is_some() {
+            SECRETS.set(SECRETS.get() - 1);
+        }
+    }
+}
+
+impl MacState for TestState<'_> {
+    fn update(&mut self, data: &[u8]) {
+        self.input.extend(data);
+    }
+
+    fn finish(self, out: &mut [u8; 32]) {
+        let (alg, key) = self.key.set.as_ref().expect("the key is set");
+        let mac = match alg {
+            Algorithm::HmacSha1_96 => mac_of::<Hmac<sha1::Sha1>>(key, &self.input),
+            Algorithm::Aes128Cmac96 => mac_of::<Cmac<aes::Aes128>>(key, &self.input),
+            Algorithm::HmacSha256_96 => mac_of::<Hmac<sha2::Sha256>>(key, &self.input),
+        };
+        *out = [0; 32];
+        out[..mac.len()].copy_from_slice(&mac);
+    }
+}
+
+fn mac_of<M: Mac + hmac::digest::KeyInit>(key: &[u8], input: &[u8]) -> Vec<u8> {
+    let mut mac = <M as Mac>::new_from_slice(key).expect("a key of this length");
+    mac.update(input);
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// The MAC that goes on the wire.
+pub fn tag(key: &TestKey, head: &[u8], data: &[u8]) -> [u8; MAC_LEN] {
+    let mut mac = [0; 32];
+    let mut state = key.start();
+    state.update(head);
+    state.update(data);
+    state.finish(&mut mac);
+    mac[..MAC_LEN].try_into().unwrap()
+}
+
+/// The bytes that a string of hex digits stands for.
+pub fn unhex(digits: &str) -> Vec<u8> {
+    assert!(digits.len() % 2 == 0);
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// An address from its usual form.
+pub fn addr(text: &str) -> Addr {
+    match text.parse().expect("an IP address") {
+        std::net::IpAddr::V4(v4) => Addr::v4(v4.octets()),
+        std::net::IpAddr::V6(v6) => Addr::v6(v6.octets()),
+    }
+}
+
+/// A prefix from `ADDRESS/LENGTH`.
+pub fn prefix(text: &str) -> Prefix {
+    let (address, len) = text.split_once('/').expect("a slash");
+    Prefix::new(addr(address), len.parse().unwrap()).expect("no host bits")
+}
+
+/// A peer outside of VRFs.
+pub fn peer(text: &str) -> Peer {
+    Peer {
+        addr: addr(text),
+        l3index: 0,
+    }
+}
+
+/// A key for anybody, always valid.
+pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
+    KeySpec {
+        flags: 0,
+        send_id: KeyId(send_id),
+        recv_id: KeyId(recv_id),
+        alg: Algorithm::HmacSha1_96,
+        key_len: 3,
+        criteria: Criteria {
+            l3index: None,
+            remote: None,
+        },
+        send_lifetime: Lifetime::default(),
+        recv_lifetime: Lifetime::default(),
+    }
+}
+
+/// Short ways to change a key.
+pub trait With {
+    fn flags(self, flags: u32) -> Self;
+    fn remote(self, prefix_text: &str) -> Self;
+    fn vrf(self, l3index: u32) -> Self;
+    fn send(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
+    fn recv(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
+}
+
+impl With for KeySpec {
+    fn flags(mut self, flags: u32) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    fn remote(mut self, prefix_text: &str) -> Self {
+        self.criteria.remote = Some(prefix(prefix_text));
+        self.flags(key_flag::ADDR_BIND | key_flag::PREFIXLEN)
+    }
+
+    fn vrf(mut self, l3index: u32) -> Self {
+        self.criteria.l3index = Some(l3index);
+        self.flags(key_flag::IFINDEX)
+    }
+
+    fn send(mut self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self {
+        self.send_lifetime = Lifetime {
+            begin: begin.into(),
+            end: end.into(),
+        };
+        self
+    }
+
+    fn recv(mut self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self {
+        self.recv_lifetime = Lifetime {
+            begin: begin.into(),
+            end: end.into(),
+        };
+        self
+    }
+}
+
+/// A key in a set; keys later in the slice are newer.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    pub index: usize,
+    pub spec: &'a KeySpec,
+}
+
+impl Candidate for Entry<'_> {
+    fn spec(&self) -> &KeySpec {
+        self.spec
+    }
+
+    fn serial(&self) -> u64 {
+        self.index as u64
+    }
+}
+
+/// The keys of `keys`, as candidates.
+pub fn entries(keys: &[KeySpec]) -> impl Iterator<Item = Entry<'_>> {
+    keys.iter()
+        .enumerate()
+        .map(|(index, spec)| Entry { index, spec })
+}
+
+/// Addresses that have many prefixes in common.
+pub fn any_addr() -> impl Strategy<Value = Addr> {
+    prop_oneof![
+        (0..4u8, 0..4u8).prop_map(|(a, b)| Addr::v4([10, a << 6, 0, b])),
+        (0..4u8, 0..4u8).prop_map(|(a, b)| {
+            let mut bytes = [0; 16];
+            bytes[0] = 0xfd;
+            bytes[7] = a << 6;
+            bytes[15] = b;
+            Addr::v6(bytes)
+        }),
+        (0..4u8).prop_map(|a| addr(&format!("::ffff:10.0.0.{a}"))),
+    ]
+}
+
+/// Keys of few ids, times and places, so that they meet often.
+pub fn any_key() -> impl Strategy<Value = KeySpec> {
+    let remote = proptest::option::weighted(0.7, (any_addr(), 0..=128u8));
+    let l3index = proptest::option::of(0..3u32);
+    let lifetime = || {
+        let times = (
+            proptest::option::of(0..20u64),
+            proptest::option::of(0..20u64),
+        );
+        times.prop_map(|(begin, end)| Lifetime {
+            begin,
+            end: end.map(|end| end.max(begin.unwrap_or(0))),
+        })
+    };
+    let flags = 0..64u32;
+    (
+        0..4u8,
+        0..4u8,
+        remote,
+        l3index,
+        lifetime(),
+        lifetime(),
+        flags,
+    )
+        .prop_map(
+            |(send_id, recv_id, remote, l3index, send_lifetime, recv_lifetime, flags)| {
+                // One in four is NOSEND, one in four NORECV.
+                let unused = [key_flag::NOSEND, key_flag::NORECV, 0, 0];
+                let mut spec = key(send_id, recv_id).flags(unused[flags as usize % 4]);
+                spec.criteria = Criteria {
+                    l3index,
+                    remote: remote.map(|(addr, len)| Prefix::around(addr, len)),
+                };
+                spec.send_lifetime = send_lifetime;
+                spec.recv_lifetime = recv_lifetime;
+                spec
+            },
+        )
+}
+
+/// Peers in the places of [`any_key`].
+pub fn any_peer() -> impl Strategy<Value = Peer> {
+    (any_addr(), 0..3u32).prop_map(|(addr, l3index)| Peer { addr, l3index })
+}
