@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# What the scripts in bash share.
+# shellcheck disable=SC2034 # they use it
+
+# The scripts in Python know it too: see scripts/vm.
+cache=${TCP_AUTHOPT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tcp-authopt}
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Prints the comment at the top of the script.
+usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
+
+# The compiler under the name that a kernel's config has for it.
+config_cc() { sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\) .*/\1/p' "$1"; }
