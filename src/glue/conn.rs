@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state of a socket that has `TCP_AUTHOPT` set.
+//!
+//! Transmit runs under the socket lock; receive under RCU only, on any CPU. What both use is
+//! atomic, or replaced as a whole under RCU.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::Relaxed;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::Arc;
+use kernel::types::Opaque;
+
+use super::ffi::bindings;
+use super::ffi::Sock;
+use super::netns::Netns;
+use super::rcu::RcuSlot;
+use super::traffic::TrafficKey;
+use crate::proto::conn::preferred;
+use crate::proto::conn::KeyIds;
+use crate::proto::sockopt::SockFlags;
+use crate::proto::wire::KeyId;
+
+/// Traffic keys to receive with that are kept: while the peer changes keys, segments of the old
+/// one still come.
+const RX_KEYS: usize = 2;
+
+/// The state of a socket.
+#[repr(C)]
+pub(super) struct Conn {
+    // First: C and the stack know the state by the address of this.
+    c: Opaque<bindings::tao_conn>,
+    /// Whose keys it uses.
+    pub(super) net: Arc<Netns>,
+    flags: Atomic<u64>,
+    /// Its connection is protected: decided by the SYN.
+    protected: Atomic<bool>,
+    // Ids of the last segment sent, and of the last valid one received.
+    sent: Atomic<u32>,
+    received: Atomic<u32>,
+    /// The traffic key to send with. Written under the socket lock.
+    pub(super) tx: RcuSlot<TrafficKey>,
+    /// Traffic keys whose MAC was right at least once, the one used last in front.
+    pub(super) rx: [RcuSlot<TrafficKey>; RX_KEYS],
+}
+
+// SAFETY: C has its own rules for `c`; all else is `Send`.
+unsafe impl Send for Conn {}
+// SAFETY: As above.
+unsafe impl Sync for Conn {}
+
+impl Conn {
+    /// State for `sk`, not attached to it yet.
+    pub(super) fn new(
+        net: Arc<Netns>,
+        flags: SockFlags,
+        sk: Sock<'_>,
+        alloc: kernel::alloc::Flags,
+    ) -> Option<KBox<Self>> {
+        let conn = Self {
+            c: Opaque::zeroed(),
+            net,
+            flags: Atomic::new(pack_flags(flags)),
+            protected: Atomic::new(false),
+            sent: Atomic::new(pack_ids(None)),
+            received: Atomic::new(pack_ids(None)),
+            tx: RcuSlot::empty(),
+            rx: [const { RcuSlot::empty() }; RX_KEYS],
+        };
+        let conn = KBox::new(conn, alloc).ok()?;
+        // SAFETY: `c` is zeroed, and where it stays.
+        unsafe { bindings::tao_conn_init(conn.c.get(), sk.as_ptr()) };
+        Some(conn)
+    }
+
+    pub(super) fn as_c(&self) -> *mut bindings::tao_conn {
+        self.c.get()
+    }
+
+    /// What `TCP_AUTHOPT` set.
+    pub(super) fn flags(&self) -> SockFlags {
+        unpack_flags(self.flags.load(Relaxed))
+    }
+
+    /// Under the socket lock.
+    pub(super) fn set_flags(&self, flags: SockFlags) {
+        self.flags.store(pack_flags(flags), Relaxed);
+        // It was chosen with the old ones.
+        self.tx.set(None);
+    }
+
+    pub(super) fn is_protected(&self) -> bool {
+        self.protected.load(Relaxed)
+    }
+
+    /// A connection begins: nothing of the socket's last one counts. `signed_by`: the ids of the
+    /// segment that opened it, where there was one.
+    pub(super) fn begin(&self, protected: bool, signed_by: Option<KeyIds>) {
+        self.forget_keys();
+        self.sent.store(pack_ids(None), Relaxed);
+        self.received.store(pack_ids(signed_by), Relaxed);
+        self.protected.store(protected, Relaxed);
+    }
+
+    /// The ISNs are others: so are the traffic keys.
+    pub(super) fn forget_keys(&self) {
+        self.tx.set(None);
+        for slot in &self.rx {
+            slot.set(None);
+        }
+    }
+
+    /// The KeyID to send with, if a key has it that can be used.
+    pub(super) fn preferred(&self) -> Option<KeyId> {
+        preferred(&self.flags(), self.received().map(|ids| ids.rnext))
+    }
+
+    pub(super) fn sent(&self) -> Option<KeyIds> {
+        unpack_ids(self.sent.load(Relaxed))
+    }
+
+    pub(super) fn received(&self) -> Option<KeyIds> {
+        unpack_ids(self.received.load(Relaxed))
+    }
+
+    pub(super) fn on_sent(&self, ids: KeyIds) {
+        note(&self.sent, ids);
+    }
+
+    pub(super) fn on_received(&self, ids: KeyIds) {
+        note(&self.received, ids);
+    }
+}
+
+/// Most segments bring the same ids: leave the cache line clean.
+fn note(last: &Atomic<u32>, ids: KeyIds) {
+    let new = pack_ids(Some(ids));
+    if last.load(Relaxed) != new {
+        last.store(new, Relaxed);
+    }
+}
+
+fn pack_ids(ids: Option<KeyIds>) -> u32 {
+    ids.map_or(0, |ids| {
+        u32::from_le_bytes([ids.keyid.0, ids.rnext.0, 1, 0])
+    })
+}
+
+fn unpack_ids(packed: u32) -> Option<KeyIds> {
+    let [keyid, rnext, some, _] = packed.to_le_bytes();
+    (some != 0).then_some(KeyIds {
+        keyid: KeyId(keyid),
+        rnext: KeyId(rnext),
+    })
+}
+
+fn pack_flags(flags: SockFlags) -> u64 {
+    let lock = |id: Option<KeyId>| id.map_or([0, 0], |id| [1, id.0]);
+    let ([a, b], [c, d]) = (lock(flags.lock_keyid), lock(flags.lock_rnext));
+    u64::from_le_bytes([a, b, c, d, u8::from(flags.reject_unexpected), 0, 0, 0])
+}
+
+fn unpack_flags(packed: u64) -> SockFlags {
+    let [a, b, c, d, reject, ..] = packed.to_le_bytes();
+    SockFlags {
+        lock_keyid: (a != 0).then_some(KeyId(b)),
+        lock_rnext: (c != 0).then_some(KeyId(d)),
+        reject_unexpected: reject != 0,
+    }
+}

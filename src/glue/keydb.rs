@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The keys (MKTs) of a network namespace.
+//!
+//! Readers hold an RCU read lock. They go through the shapes of criteria in use, most specific
+//! first, and look each up in a hash table: the cost of a lookup does not depend on the number of
+//! keys. Writers hold a mutex and may sleep.
+//!
+//! Every change ends with a new generation; whoever keeps an answer keeps the generation that he
+//! read before he asked, and asks again when it is another.
+
+use core::ptr;
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+use kernel::rbtree::RBTreeNodeReservation;
+use kernel::sync::atomic::ordering::Acquire;
+use kernel::sync::atomic::ordering::Release;
+use kernel::sync::atomic::Atomic;
+use kernel::sync::new_mutex;
+use kernel::sync::rcu;
+use kernel::sync::rcu::Guard;
+use kernel::sync::Mutex;
+use kernel::types::Opaque;
+
+use super::ffi::bindings;
+use super::ffi::wipe;
+use super::rcu::RcuBox;
+use super::rcu::RcuSlot;
+use crate::proto::addr::Addr;
+use crate::proto::error::Error;
+use crate::proto::mkt::Criteria;
+use crate::proto::mkt::Identity;
+use crate::proto::mkt::KeySpec;
+use crate::proto::mkt::Peer;
+use crate::proto::mkt::Shape;
+use crate::proto::select::Candidate;
+use crate::proto::uapi::MAX_MASTER_KEY_LEN;
+
+/// Ages are positions in `/proc`, which are `loff_t`.
+const OLDEST: u64 = i64::MAX as u64;
+
+/// A peer where only criteria count.
+const NOBODY: Peer = Peer {
+    addr: Addr::v4([0; 4]),
+    l3index: 0,
+};
+
+/// A key.
+#[repr(C)]
+pub(super) struct Mkt {
+    // First: the index finds a key by the address of this.
+    node: Opaque<bindings::tao_mkt>,
+    spec: KeySpec,
+    serial: u64,
+    secret: u64,
+    key: [u8; MAX_MASTER_KEY_LEN],
+}
+
+// SAFETY: `node` is only touched by the index, which has locks of its own.
+unsafe impl Send for Mkt {}
+// SAFETY: As above; nothing else changes while a key can be found.
+unsafe impl Sync for Mkt {}
+
+impl Mkt {
+    /// The same for two keys only if one replaced the other and is the same MKT: traffic keys of
+    /// one are those of the other.
+    pub(super) fn secret(&self) -> u64 {
+        self.secret
+    }
+
+    /// The master key.
+    pub(super) fn key(&self) -> &[u8] {
+        self.key.get(..self.spec.key_len.into()).unwrap_or(&[])
+    }
+
+    pub(super) fn spec(&self) -> &KeySpec {
+        &self.spec
+    }
+
+    /// Position in `/proc`: the newest is first.
+    fn age(&self) -> u64 {
+        OLDEST - self.serial
+    }
+}
+
+impl Drop for Mkt {
+    fn drop(&mut self) {
+        wipe(&mut self.key);
+    }
+}
+
+impl Candidate for &Mkt {
+    fn spec(&self) -> &KeySpec {
+        &self.spec
+    }
+
+    fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
+/// What writers have.
+struct Writer {
+    by_age: RBTree<u64, RcuBox<Mkt>>,
+    /// How many keys have each of the shapes that readers see, in the same order.
+    counts: KVec<(Shape, u32)>,
+    count: u32,
+    last_serial: u64,
+}
+
+/// Keys that readers go through.
+///
+/// # Invariants
+///
+/// The RCU read lock is held for `'g`. `node` is null or was found in the index under it.
+pub(super) struct Matching<'g> {
+    db: &'g KeyDb,
+    node: *mut bindings::tao_mkt,
+    peer: &'g Peer,
+    /// Those still to be looked up.
+    shapes: &'g [Shape],
+}
+
+impl<'g> Iterator for Matching<'g> {
+    type Item = &'g Mkt;
+
+    fn next(&mut self) -> Option<&'g Mkt> {
+        while self.node.is_null() {
+            let (shape, rest) = self.shapes.split_first()?;
+            self.shapes = rest;
+            if let Some(criteria) = shape.criteria_of(self.peer) {
+                self.node = self.db.first(&criteria);
+            }
+        }
+        // SAFETY: By the type invariant it is in the index, where nodes are the first field of an
+        // `Mkt`, and freed a grace period after they were taken out: not while `'g` lasts.
+        let mkt = unsafe { &*self.node.cast::<Mkt>() };
+        // SAFETY: As above.
+        self.node = unsafe { bindings::tao_index_next(self.node) };
+        Some(mkt)
+    }
+}
+
+/// All keys of a namespace.
+#[pin_data]
+pub(super) struct KeyDb {
+    generation: Atomic<u64>,
+    // Of all keys, the most specific first.
+    shapes: RcuSlot<KVec<Shape>>,
+    // Of `Mkt::node`, by criteria.
+    #[pin]
+    index: Opaque<bindings::rhltable>,
+    #[pin]
+    writer: Mutex<Writer>,
+}
+
+// SAFETY: The index has locks of its own.
+unsafe impl Send for KeyDb {}
+// SAFETY: As above.
+unsafe impl Sync for KeyDb {}
+
+impl KeyDb {
+    pub(super) fn new() -> impl PinInit<Self, kernel::error::Error> {
+        try_pin_init!(Self {
+            generation: Atomic::new(0),
+            shapes: RcuSlot::empty(),
+            index <- Opaque::try_ffi_init(|index| {
+                // SAFETY: `index` is to be initialised.
+                to_result(unsafe { bindings::tao_index_init(index) })
+            }),
+            writer <- new_mutex!(Writer {
+                by_age: RBTree::new(),
+                counts: KVec::new(),
+                count: 0,
+                last_serial: 0,
+            }),
+        })
+    }
+
+    /// A number that another set of keys does not have.
+    pub(super) fn generation(&self) -> u64 {
+        // Whoever sees a generation sees the keys of it.
+        self.generation.load(Acquire)
+    }
+
+    /// All keys that match `peer`, in no particular order.
+    pub(super) fn matching<'g>(&'g self, guard: &'g Guard, peer: &'g Peer) -> Matching<'g> {
+        Matching {
+            db: self,
+            node: ptr::null_mut(),
+            peer,
+            shapes: self.shapes.get(guard).map_or(&[], |shapes| shapes),
+        }
+    }
+
+    /// All keys with these criteria; `peer` is any.
+    fn with_criteria<'g>(&'g self, _guard: &'g Guard, criteria: &Criteria) -> Matching<'g> {
+        Matching {
+            db: self,
+            node: self.first(criteria),
+            peer: &NOBODY,
+            shapes: &[],
+        }
+    }
+
+    /// The first key with these criteria, or null. The caller holds an RCU read lock.
+    fn first(&self, criteria: &Criteria) -> *mut bindings::tao_mkt {
+        // SAFETY: The index is alive: `clear()` runs when nobody can look any more. It hashes
+        // `CRITERIA_KEY_LEN` bytes.
+        unsafe { bindings::tao_index_first(self.index.get(), criteria.to_key().as_ptr()) }
+    }
+
+    /// Adds a key, or replaces the one with its identity. `key` has `spec.key_len` bytes.
+    ///
+    /// When it returns, the answer to every question is that of the new set of keys; on an error
+    /// it is as before.
+    pub(super) fn add(
+        &self,
+        spec: &KeySpec,
+        key: &[u8],
+        max_keys: u32,
+        overlap: bool,
+    ) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        let guard = rcu::read_lock();
+        let old = self.find(&guard, &spec.identity());
+        let old = old.map(|old| (old.age(), same_mkt(old, spec, key)));
+        let taken = self
+            .with_criteria(&guard, &spec.criteria)
+            .any(|other| spec.overlaps(&other.spec));
+        drop(guard);
+        if old.is_none() && writer.count >= max_keys {
+            return Err(Error::NoSpc);
+        }
+        if taken && !overlap {
+            return Err(Error::Exist);
+        }
+
+        // All that can fail, first.
+        let serial = writer.last_serial + 1;
+        let mkt = Mkt {
+            node: Opaque::uninit(),
+            spec: *spec,
+            serial,
+            secret: old.and_then(|(_, secret)| secret).unwrap_or(serial),
+            key: [0; MAX_MASTER_KEY_LEN],
+        };
+        let age = mkt.age();
+        let mkt = RcuBox::new(mkt, GFP_KERNEL_ACCOUNT, |mkt| {
+            for (to, from) in mkt.key.iter_mut().zip(key) {
+                *to = *from;
+            }
+        })
+        .map_err(|_| Error::NoMem)?;
+        let place = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(|_| Error::NoMem)?;
+        let shape = spec.criteria.shape();
+        let at = writer
+            .counts
+            .binary_search_by(|(other, _)| other.cmp(&shape));
+        let more_shapes = match at {
+            Ok(_) => None,
+            Err(_) => {
+                let counts = &mut writer.counts;
+                counts
+                    .reserve(1, GFP_KERNEL_ACCOUNT)
+                    .map_err(|_| Error::NoMem)?;
+                Some(shapes_of(counts, |_| true, Some(shape)).ok_or(Error::NoMem)?)
+            }
+        };
+        self.index_add(&mkt)?;
+
+        // The new key can be found before the old one cannot.
+        if let Some(shapes) = more_shapes {
+            self.shapes.set(Some(shapes));
+        }
+        writer.by_age.insert(place.into_node(age, mkt));
+        writer.last_serial = serial;
+        match (old, at) {
+            (Some((old_age, _)), _) => self.take_out(&mut writer, old_age),
+            (None, at) => {
+                writer.count += 1;
+                match at {
+                    Ok(at) => {
+                        if let Some((_, count)) = writer.counts.get_mut(at) {
+                            *count += 1;
+                        }
+                    }
+                    // There is room for it.
+                    Err(at) => drop(writer.counts.insert_within_capacity(at, (shape, 1))),
+                }
+            }
+        }
+        self.next_generation();
+        drop(writer);
+        if old.is_some_and(|(_, same)| same.is_none()) {
+            // Whoever has chosen the old key before may be about to use it.
+            rcu::synchronize_rcu();
+        }
+        Ok(())
+    }
+
+    /// Deletes the key with this identity; when it returns, nothing uses it any more.
+    pub(super) fn delete(&self, identity: &Identity) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        let guard = rcu::read_lock();
+        let age = self
+            .find(&guard, identity)
+            .map(Mkt::age)
+            .ok_or(Error::NoEnt)?;
+        drop(guard);
+        self.take_out(&mut writer, age);
+        writer.count -= 1;
+        let shape = identity.criteria.shape();
+        let at = writer.counts.iter().position(|(other, _)| *other == shape);
+        if let Some((at, (_, count))) = at.and_then(|at| Some((at, writer.counts.get_mut(at)?))) {
+            *count -= 1;
+            if *count == 0 {
+                // Without memory the shape stays, of no key.
+                if let Some(shapes) = shapes_of(&writer.counts, |other| other != shape, None) {
+                    self.shapes.set(Some(shapes));
+                    let _ = writer.counts.remove(at);
+                }
+            }
+        }
+        self.next_generation();
+        drop(writer);
+        rcu::synchronize_rcu();
+        Ok(())
+    }
+
+    /// The first position from `from` on that has a key, in `/proc`.
+    pub(super) fn position_from(&self, from: u64) -> Option<u64> {
+        let writer = self.writer.lock();
+        let cursor = writer.by_age.cursor_lower_bound(&from)?;
+        Some(*cursor.current().0)
+    }
+
+    /// The key at a position.
+    pub(super) fn spec_at(&self, position: u64) -> Option<KeySpec> {
+        let writer = self.writer.lock();
+        writer.by_age.get(&position).map(|mkt| mkt.spec)
+    }
+
+    /// The namespace goes: from the next grace period on, no reader finds anything, or looks.
+    pub(super) fn hide(&self) {
+        self.shapes.set(None);
+        self.next_generation();
+    }
+
+    /// Frees all keys, a grace period after [`Self::hide`]. May sleep.
+    pub(super) fn clear(&self) {
+        // SAFETY: It is alive, and nobody looks into it any more.
+        unsafe { bindings::tao_index_destroy(self.index.get()) };
+        self.writer.lock().by_age = RBTree::new();
+    }
+
+    fn find<'g>(&'g self, guard: &'g Guard, identity: &Identity) -> Option<&'g Mkt> {
+        self.with_criteria(guard, &identity.criteria)
+            .find(|mkt| mkt.spec.identity() == *identity)
+    }
+
+    fn index_add(&self, mkt: &RcuBox<Mkt>) -> Result<(), Error> {
+        let node = mkt.node.get();
+        // SAFETY: The index is alive; nobody else knows the key yet, so its node is ours to write.
+        to_result(unsafe {
+            (*node).criteria = mkt.spec.criteria.to_key();
+            bindings::tao_index_add(self.index.get(), node)
+        })
+        .map_err(|_| Error::NoMem)
+    }
+
+    /// Removes a key, which is freed when its readers have gone.
+    fn take_out(&self, writer: &mut Writer, age: u64) {
+        if let Some(mkt) = writer.by_age.remove(&age) {
+            // SAFETY: The index is alive and has the key in it.
+            unsafe { bindings::tao_index_del(self.index.get(), mkt.node.get()) };
+        }
+    }
+
+    fn next_generation(&self) {
+        // Only writers change it, one at a time.
+        self.generation
+            .store(self.generation.load(Acquire) + 1, Release);
+    }
+}
+
+/// The secret of `old`, if its replacement differs only in when it may be used.
+fn same_mkt(old: &Mkt, spec: &KeySpec, key: &[u8]) -> Option<u64> {
+    (old.spec.same_mkt(spec) && old.key() == key).then_some(old.secret)
+}
+
+/// A list for readers, of some shapes and one more; `None` if there is no memory.
+fn shapes_of(
+    counts: &[(Shape, u32)],
+    keep: impl Fn(Shape) -> bool,
+    more: Option<Shape>,
+) -> Option<RcuBox<KVec<Shape>>> {
+    let mut list = KVec::with_capacity(counts.len() + 1, GFP_KERNEL_ACCOUNT).ok()?;
+    let kept = counts
+        .iter()
+        .map(|(shape, _)| *shape)
+        .filter(|shape| keep(*shape));
+    for shape in kept {
+        list.push_within_capacity(shape).ok()?;
+    }
+    if let Some(shape) = more {
+        let at = list.partition_point(|other| *other < shape);
+        list.insert_within_capacity(at, shape).ok()?;
+    }
+    RcuBox::new(list, GFP_KERNEL_ACCOUNT, |_| ()).ok()
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module has in a network namespace: keys and limits. `/proc/net/tcp_authopt` is read
+//! here.
+
+use core::fmt::Write;
+
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::Relaxed;
+use kernel::sync::atomic::Atomic;
+
+use super::keydb::KeyDb;
+use crate::proto::show;
+
+const DEFAULT_MAX_KEYS: u32 = 131_072;
+
+/// A network namespace. Its sockets hold references, TIME-WAIT sockets too, and outlive it.
+#[pin_data]
+pub(super) struct Netns {
+    /// Its keys.
+    #[pin]
+    pub(super) keys: KeyDb,
+    /// The sysctl `net.ipv4.tcp_authopt_max_keys`.
+    pub(super) max_keys: Atomic<u32>,
+    /// The sysctl `net.ipv4.tcp_authopt_key_overlap`.
+    pub(super) key_overlap: Atomic<u32>,
+}
+
+impl Netns {
+    pub(super) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            keys <- KeyDb::new(),
+            max_keys: Atomic::new(DEFAULT_MAX_KEYS),
+            key_overlap: Atomic::new(0),
+        })
+    }
+
+    pub(super) fn max_keys(&self) -> u32 {
+        self.max_keys.load(Relaxed)
+    }
+
+    pub(super) fn may_overlap(&self) -> bool {
+        self.key_overlap.load(Relaxed) != 0
+    }
+
+    /// Writes the line of `/proc/net/tcp_authopt` at `position`: 0 is the heading. Returns its
+    /// length; 0 if the key has gone.
+    pub(super) fn show(&self, position: u64, line: &mut [u8]) -> usize {
+        let mut out = Line { line, len: 0 };
+        let written = if position == 0 {
+            out.write_str(show::HEADER)
+        } else {
+            let spec = self.keys.spec_at(position);
+            spec.map_or(Ok(()), |spec| show::write_row(&mut out, &spec))
+        };
+        // The caller's line is long enough for any key.
+        written.map_or(0, |()| out.len)
+    }
+}
+
+struct Line<'a> {
+    line: &'a mut [u8],
+    len: usize,
+}
+
+impl Write for Line<'_> {
+    fn write_str(&mut self, s: &str) -> core::fmt::Result {
+        let end = self.len + s.len();
+        let free = self.line.get_mut(self.len..end).ok_or(core::fmt::Error)?;
+        free.copy_from_slice(s.as_bytes());
+        self.len = end;
+        Ok(())
+    }
+}

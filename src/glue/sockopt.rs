@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Socket options.
+//!
+//! 1. Whose is the call? 38 to 42 are options of the kernel's own TCP-AO too: [`route_set`],
+//!    [`route_get`].
+//! 2. Ours need the sysctl.
+//! 3. `TCP_AUTHOPT` gives the socket its state ([`set_authopt`]), `TCP_AUTHOPT_KEY` changes the
+//!    keys of its namespace ([`set_key`]), `TCP_REPAIR_AUTHOPT` is for checkpoint and restore.
+//!
+//! Process context; may sleep.
+
+use kernel::prelude::*;
+use kernel::sync::rcu;
+
+use super::conn::Conn;
+use super::ffi;
+use super::ffi::bindings;
+use super::ffi::Call;
+use super::hooks;
+use crate::proto::error::Error;
+use crate::proto::mkt::parse_key;
+use crate::proto::mkt::KeyRequest;
+use crate::proto::sockopt::route_get;
+use crate::proto::sockopt::route_set;
+use crate::proto::sockopt::Owner;
+use crate::proto::sockopt::Repair;
+use crate::proto::sockopt::Route;
+use crate::proto::sockopt::SockFlags;
+use crate::proto::uapi;
+
+/// What became of a call.
+pub(super) enum Answer {
+    Done,
+    /// It is the kernel's.
+    NotOurs,
+}
+
+pub(super) fn set(call: &Call<'_>) -> Result<Answer, Error> {
+    let owner = owner(call);
+    let past = uapi::AUTHOPT_LEN;
+    let nonzero_past_8 = owner == Owner::Neither
+        && call.optname() == uapi::TCP_AUTHOPT
+        && call.optlen() > past
+        && !call.rest_is_zero(past)?;
+    match route_set(call.optname(), call.optlen(), nonzero_past_8, owner) {
+        Route::Kernel => return Ok(Answer::NotOurs),
+        Route::NoProtoOpt => return Err(Error::NoProtoOpt),
+        Route::Ours => {}
+    }
+    if !ffi::enabled() {
+        return Err(Error::Perm);
+    }
+    match call.optname() {
+        uapi::TCP_AUTHOPT => set_authopt(call)?,
+        uapi::TCP_AUTHOPT_KEY => set_key(call)?,
+        _ => set_repair(call)?,
+    }
+    Ok(Answer::Done)
+}
+
+pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
+    call.get_len()?;
+    match route_get(call.optname(), call.optlen(), owner(call)) {
+        Route::Kernel => return Ok(Answer::NotOurs),
+        Route::NoProtoOpt => return Err(Error::NoProtoOpt),
+        Route::Ours => {}
+    }
+    if !ffi::enabled() {
+        return Err(Error::Perm);
+    }
+    let lock = call.lock();
+    if call.optname() == uapi::TCP_AUTHOPT {
+        let listening = u32::from(call.state()) == bindings::TCP_LISTEN;
+        let authopt = hooks::with_state(&lock, |conn| {
+            conn.flags().emit(
+                conn.is_protected() && !listening,
+                conn.sent().unwrap_or_default(),
+                conn.received().unwrap_or_default(),
+            )
+        });
+        let authopt = authopt.ok_or(Error::NoEnt)?;
+        drop(lock);
+        call.copy_out(&authopt)?;
+    } else {
+        if !call.in_repair() {
+            return Err(Error::Perm);
+        }
+        let repair = hooks::with_state(&lock, |conn| lock.repair(conn).emit());
+        let repair = repair.ok_or(Error::NoEnt)?;
+        drop(lock);
+        call.copy_out(&repair)?;
+    }
+    Ok(Answer::Done)
+}
+
+fn owner(call: &Call<'_>) -> Owner {
+    let _guard = rcu::read_lock();
+    if call.has_native() {
+        Owner::Native
+    } else if hooks::has_state(call.sock()) {
+        Owner::Ours
+    } else {
+        Owner::Neither
+    }
+}
+
+/// Gives the socket its state, or changes the flags that it has. A socket that has connected
+/// already stays as it is: its state says so, no more.
+fn set_authopt(call: &Call<'_>) -> Result<(), Error> {
+    let mut authopt = [0; uapi::AUTHOPT_LEN];
+    call.copy_in(&mut authopt)?;
+    let flags = SockFlags::parse(&authopt)?;
+    ffi::wake()?;
+    let lock = call.lock();
+    let had_state = hooks::with_state(&lock, |conn| conn.set_flags(flags)).is_some();
+    if had_state {
+        return Ok(());
+    }
+    let net = hooks::netns_of(call.sock());
+    let conn = Conn::new(net, flags, call.sock(), GFP_KERNEL_ACCOUNT).ok_or(Error::NoMem)?;
+    let open = !matches!(
+        u32::from(call.state()),
+        bindings::TCP_CLOSE | bindings::TCP_LISTEN
+    );
+    hooks::give_state(&lock, conn, open)
+}
+
+fn set_key(call: &Call<'_>) -> Result<(), Error> {
+    if !call.may_change_keys() {
+        return Err(Error::Perm);
+    }
+    let family = call.family().ok_or(Error::Inval)?;
+    let mut key = Secret([0; uapi::KEY_LEN]);
+    call.copy_in(&mut key.0)?;
+    let request = parse_key(&key.0, family, |ifindex| call.is_l3_master(ifindex))?;
+    let net = hooks::netns_of(call.sock());
+    match request {
+        KeyRequest::Add(spec) => net.keys.add(
+            &spec,
+            spec.master_key(&key.0),
+            net.max_keys(),
+            net.may_overlap(),
+        ),
+        KeyRequest::Delete(identity) => net.keys.delete(&identity),
+    }
+}
+
+fn set_repair(call: &Call<'_>) -> Result<(), Error> {
+    if call.optlen() != uapi::REPAIR_LEN {
+        return Err(Error::Fault);
+    }
+    let mut repair = [0; uapi::REPAIR_LEN];
+    call.copy_in(&mut repair)?;
+    let lock = call.lock();
+    if u32::from(call.state()) != bindings::TCP_ESTABLISHED {
+        return Err(Error::Perm);
+    }
+    hooks::with_state(&lock, |conn| {
+        if !call.in_repair() {
+            return Err(Error::Perm);
+        }
+        lock.set_repair(conn, &Repair::parse(&repair));
+        conn.forget_keys();
+        Ok(())
+    })
+    .ok_or(Error::NoEnt)?
+}
+
+/// Wiped when it goes.
+struct Secret([u8; uapi::KEY_LEN]);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        ffi::wipe(&mut self.0);
+    }
+}

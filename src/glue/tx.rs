@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transmit: a segment is signed.
+//!
+//! 1. Which ISNs and SNE: [`isns_and_sne`].
+//! 2. Which key: the one used last, while the choice stands; else [`choose`].
+//! 3. The ids go into the option, the MAC over all of it behind them: [`sign`].
+//!
+//! The stack has reserved the option, of the one length that all algorithms make.
+
+use kernel::prelude::*;
+use kernel::sync::rcu;
+use kernel::sync::rcu::Guard;
+
+use super::conn::Conn;
+use super::ffi::bindings;
+use super::ffi::now;
+use super::ffi::Segment;
+use super::ffi::Sock;
+use super::keydb::Mkt;
+use super::traffic::Grounds;
+use super::traffic::TrafficKey;
+use crate::proto::addr::Endpoints;
+use crate::proto::conn::isns_and_sne;
+use crate::proto::conn::rnext_id;
+use crate::proto::conn::Context;
+use crate::proto::conn::KeyIds;
+use crate::proto::error::Error;
+use crate::proto::kdf::Isns;
+use crate::proto::mkt::Peer;
+use crate::proto::select;
+use crate::proto::sne::Sne;
+use crate::proto::wire::AoOption;
+use crate::proto::wire::Isn;
+use crate::proto::wire::KeyId;
+use crate::proto::wire::TcpHeader;
+use crate::proto::wire::AO_LEN;
+use crate::proto::wire::MAC_LEN;
+
+/// Signs a segment that `sk` sends. The socket is locked.
+///
+/// # Errors
+///
+/// [`Error::NoKey`]: no key may be used to send. The segment must not leave.
+pub(super) fn transmit(
+    conn: &Conn,
+    sk: Sock<'_>,
+    segment: &Segment<'_>,
+    header: &mut [u8],
+    numbers: &bindings::tao_numbers,
+) -> Result<(), Error> {
+    let context = outgoing(numbers);
+    let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
+    let opening = tcp.syn() && !tcp.ack();
+    let ends = segment.endpoints(tcp.source(), tcp.dest());
+    let (isns, sne) = isns_and_sne(context, &tcp).ok_or(Error::Inval)?;
+
+    let now = now();
+    let guard = rcu::read_lock();
+    let grounds = Grounds {
+        generation: conn.net.keys.generation(),
+        preferred: conn.preferred(),
+    };
+    let last = conn.tx.get(&guard);
+    if let Some(key) = last.filter(|key| !opening && key.holds(grounds, now)) {
+        sign(key, sne, &ends, segment, header)?;
+        conn.on_sent(key.ids);
+        return Ok(());
+    }
+    let peer = sk.peer();
+    let (mkt, mut key) = choose(conn, &guard, &peer, grounds, now)?;
+    key.derive(mkt, &ends, isns, last.filter(|_| !opening));
+    sign(&key, sne, &ends, segment, header)?;
+    conn.on_sent(key.ids);
+    // The key of a SYN is for that SYN.
+    if !opening {
+        if let Some(key) = key.to_keep() {
+            conn.tx.set(Some(key));
+        }
+    }
+    Ok(())
+}
+
+/// Signs a segment that is sent for a listener's request, or that answers one without a socket's
+/// buffer: SYN-ACK, RST, ACK of a request or of TIME-WAIT. Any context, nothing locked.
+pub(super) fn reply(
+    conn: &Conn,
+    segment: &Segment<'_>,
+    header: &mut [u8],
+    peer: &Peer,
+    numbers: &bindings::tao_numbers,
+    asked_for: Option<KeyId>,
+) -> Result<(), Error> {
+    let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
+    let ends = segment.endpoints(tcp.source(), tcp.dest());
+    let grounds = Grounds {
+        generation: conn.net.keys.generation(),
+        preferred: crate::proto::conn::preferred(&conn.flags(), asked_for),
+    };
+    let isns = Isns {
+        src: Isn(numbers.lisn),
+        dst: Isn(numbers.risn),
+    };
+    let guard = rcu::read_lock();
+    let (mkt, mut key) = choose(conn, &guard, peer, grounds, now())?;
+    key.derive(mkt, &ends, isns, None);
+    sign(&key, Sne(numbers.sne), &ends, segment, header)
+}
+
+/// Some key that matches the peer may be used to send.
+pub(super) fn may_send(conn: &Conn, peer: &Peer) -> bool {
+    let guard = rcu::read_lock();
+    select::send_key(conn.net.keys.matching(&guard, peer), None, now())
+        .key
+        .is_some()
+}
+
+fn outgoing(numbers: &bindings::tao_numbers) -> Context {
+    Context::Paired {
+        isns: Isns {
+            src: Isn(numbers.lisn),
+            dst: Isn(numbers.risn),
+        },
+        basis: Sne(numbers.sne),
+        basis_seq: numbers.seq,
+    }
+}
+
+/// Chooses a key to send with.
+fn choose<'g>(
+    conn: &'g Conn,
+    guard: &'g Guard,
+    peer: &'g Peer,
+    grounds: Grounds,
+    now: u64,
+) -> Result<(&'g Mkt, TrafficKey), Error> {
+    let keys = &conn.net.keys;
+    let send = select::send_key(keys.matching(guard, peer), grounds.preferred, now);
+    let next = select::rnext_key(keys.matching(guard, peer), now);
+    let mkt = send.key.ok_or(Error::NoKey)?;
+    let spec = mkt.spec();
+    let rnext = next.key.map(|mkt| mkt.spec().recv_id);
+    let ids = KeyIds {
+        keyid: spec.send_id,
+        rnext: rnext_id(&conn.flags(), rnext, spec.recv_id),
+    };
+    let holds = send.holds.and(next.holds);
+    Ok((mkt, TrafficKey::chosen(mkt, ids, grounds, holds)))
+}
+
+/// Completes the option that `segment.ao` tells.
+fn sign(
+    key: &TrafficKey,
+    sne: Sne,
+    ends: &Endpoints,
+    segment: &Segment<'_>,
+    header: &mut [u8],
+) -> Result<(), Error> {
+    let option: &mut [u8; AO_LEN] = option_at(header, segment.ao).ok_or(Error::Inval)?;
+    AoOption::emit(option, key.ids.keyid, key.ids.rnext);
+    let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
+    let mac = key
+        .mac(sne, ends, &tcp, segment.ao, segment)
+        .map_err(|_| Error::Inval)?;
+    let option: &mut [u8; AO_LEN] = option_at(header, segment.ao).ok_or(Error::Inval)?;
+    option[AO_LEN - MAC_LEN..].copy_from_slice(&mac);
+    Ok(())
+}
+
+fn option_at(header: &mut [u8], ao: usize) -> Option<&mut [u8; AO_LEN]> {
+    header.get_mut(ao..)?.first_chunk_mut()
+}

@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A socket's state: where the stack finds it, and how long it lives.
+ *
+ * Attached: tcp_sock.ao_info (or that of the TIME-WAIT socket) points to it. To the stack this says
+ * that every segment carries AO, so it is so for listeners, for sockets that have not connected yet
+ * and for protected connections only. The state pins the module.
+ *
+ * Parked: the connection is not protected. The state is found in a table by the address of its
+ * socket, and pins nothing.
+ *
+ * Either way it goes with its socket (tao_destroy_sock() in seam.c), after an RCU grace period:
+ * segments are checked without the socket lock.
+ */
+#include <linux/module.h>
+#include <linux/rhashtable.h>
+#include <net/l3mdev.h>
+#include <net/tcp.h>
+#include "conn.h"
+#include "hook.h"
+
+/* In tcp_ao_info.__unused, which the kernel leaves zero. */
+#define TAO_MARK	0x0a0717ad
+
+/* Its address marks our keys; nothing else can point to it. */
+struct hlist_node *tao_key_mark;
+
+static const struct rhashtable_params tao_parked_params = {
+	.head_offset = offsetof(struct tao_conn, parked),
+	.key_offset = offsetof(struct tao_conn, sk),
+	.key_len = sizeof_field(struct tao_conn, sk),
+	.automatic_shrinking = true,
+};
+
+static struct rhashtable tao_parked_table;
+
+static_assert(offsetof(struct tao_conn, info) == 0);
+static_assert(sizeof(struct tao_reply) <= TAO_REPLY_ROOM);
+
+bool tao_is_marked(const struct tcp_ao_info *info)
+{
+	return info && info->__unused == TAO_MARK;
+}
+
+/* State attached to a full socket. Caller holds the socket lock or an RCU read lock. */
+struct tao_conn *tao_attached(const struct sock *sk)
+{
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+
+	return tao_is_marked(info) ? (struct tao_conn *)info : NULL;
+}
+
+struct tao_conn *tao_parked(const struct sock *sk)
+{
+	if (!atomic_read(&tao_parked_table.nelems))
+		return NULL;
+	return rhashtable_lookup_fast(&tao_parked_table, &sk, tao_parked_params);
+}
+
+/* State of the kernel's own TCP-AO. */
+bool tao_has_native(const struct sock *sk)
+{
+	const struct tcp_ao_info *info = rcu_access_pointer(tcp_sk(sk)->ao_info);
+
+	return info && !tao_is_marked(info);
+}
+
+/* @conn is zeroed. */
+void tao_conn_init(struct tao_conn *conn, const struct sock *sk)
+{
+	INIT_HLIST_HEAD(&conn->info.head);
+	conn->info.current_key = &conn->key;
+	conn->info.rnext_key = &conn->key;
+	conn->info.__unused = TAO_MARK;
+	refcount_set(&conn->info.refcnt, 1);
+	conn->sk = sk;
+	conn->key.node.pprev = &tao_key_mark;
+	conn->key.algo = TCP_AO_ALGO_HMAC_SHA1;
+	conn->key.digest_size = TAO_REPLY_ROOM;
+	conn->key.maclen = TAO_MAC_LEN;
+}
+
+static void tao_conn_free_rcu(struct rcu_head *head)
+{
+	struct tao_conn *conn = container_of(head, struct tao_conn, info.rcu);
+	bool pinned = conn->pinned;
+
+	tao_rust_conn_free(conn);
+	if (pinned)
+		module_put(THIS_MODULE);
+}
+
+void tao_conn_put(struct tao_conn *conn)
+{
+	if (refcount_dec_and_test(&conn->info.refcnt))
+		call_rcu(&conn->info.rcu, tao_conn_free_rcu);
+}
+
+/* The socket is going: whatever is parked for it goes too. */
+void tao_forget(const struct sock *sk)
+{
+	struct tao_conn *conn;
+
+	rcu_read_lock();
+	conn = tao_parked(sk);
+	if (conn && !rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params))
+		tao_conn_put(conn);
+	rcu_read_unlock();
+}
+
+/*
+ * Tables of functions that the stack calls for an attached socket, one for each that it has:
+ * IPv4, IPv6, and IPv6 that talks to an IPv4 peer. They are copies with our functions in them. The
+ * kernel's are not exported, so a copy is made when a socket first shows one; they live as long as
+ * the module.
+ */
+#define TAO_TABLES	4
+
+static struct tao_af {
+	const struct tcp_sock_af_ops *orig;
+	struct tcp_sock_af_ops ops;
+} tao_af[TAO_TABLES];
+
+static struct tao_xmit {
+	const struct inet_connection_sock_af_ops *orig;
+	struct inet_connection_sock_af_ops ops;
+} tao_xmit[TAO_TABLES];
+
+static DEFINE_SPINLOCK(tao_tables_lock);
+
+static int tao_queue_drop(struct sock *sk, struct sk_buff *skb, struct flowi *fl)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+
+	WRITE_ONCE(icsk->icsk_af_ops, container_of_const(icsk->icsk_af_ops, struct tao_xmit,
+							 ops)->orig);
+	kfree_skb(skb);
+	return -ENOKEY;
+}
+
+static struct tao_xmit *tao_find_xmit(const struct inet_connection_sock_af_ops *orig)
+{
+	for (size_t i = 0; i < TAO_TABLES; i++)
+		if (smp_load_acquire(&tao_xmit[i].orig) == orig)
+			return &tao_xmit[i];
+	return NULL;
+}
+
+static struct tao_af *tao_find_af(const struct tcp_sock_af_ops *orig)
+{
+	for (size_t i = 0; i < TAO_TABLES; i++)
+		if (smp_load_acquire(&tao_af[i].orig) == orig)
+			return &tao_af[i];
+	return NULL;
+}
+
+static bool tao_has_our_ops(const struct tcp_sock *tp)
+{
+	const struct tcp_sock_af_ops *ops = tp->af_specific;
+
+	return ops->calc_ao_hash == tao_calc_ao_hash;
+}
+
+/* Makes the copy of a table that is new. NULL: there are more than the kernel has. */
+static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
+{
+	struct tao_af *af;
+
+	spin_lock_bh(&tao_tables_lock);
+	af = tao_find_af(orig) ?: tao_find_af(NULL);
+	if (af && !af->orig) {
+		af->ops = *orig;
+		af->ops.md5_lookup = tao_md5_lookup;
+		af->ops.ao_parse = tao_ao_parse;
+		af->ops.ao_lookup = tao_ao_lookup;
+		af->ops.ao_calc_key_sk = tao_calc_key_sk;
+		af->ops.calc_ao_hash = tao_calc_ao_hash;
+		smp_store_release(&af->orig, orig);
+	}
+	spin_unlock_bh(&tao_tables_lock);
+	return af;
+}
+
+static struct tao_xmit *tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
+{
+	struct tao_xmit *xmit;
+
+	spin_lock_bh(&tao_tables_lock);
+	xmit = tao_find_xmit(orig) ?: tao_find_xmit(NULL);
+	if (xmit && !xmit->orig) {
+		xmit->ops = *orig;
+		xmit->ops.queue_xmit = tao_queue_drop;
+		smp_store_release(&xmit->orig, orig);
+	}
+	spin_unlock_bh(&tao_tables_lock);
+	return xmit;
+}
+
+/* Lets the stack call us for @sk. connect() may reset it, so this is done more than once. */
+static int tao_take_over(struct sock *sk)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+	struct tao_af *af;
+
+	if (tao_has_our_ops(tp))
+		return 0;
+	af = tao_find_af(tp->af_specific) ?: tao_learn_af(tp->af_specific);
+	if (!af)
+		return -EOPNOTSUPP;
+	tp->af_specific = &af->ops;
+	return 0;
+}
+
+void tao_hand_back(struct sock *sk)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	if (tao_has_our_ops(tp))
+		tp->af_specific = container_of_const(tp->af_specific, struct tao_af, ops)->orig;
+}
+
+/*
+ * The segment that the stack is building cannot be signed: it must not leave. The stack reads
+ * queue_xmit after it had the MAC calculated; the one that it finds now drops this segment and puts
+ * the table back. The data stays queued, timers try again.
+ */
+void tao_drop_segment(struct sock *sk, int err)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+	struct tao_xmit *xmit = tao_find_xmit(icsk->icsk_af_ops) ?:
+				tao_learn_xmit(icsk->icsk_af_ops);
+
+	if (!WARN_ON_ONCE(!xmit))
+		WRITE_ONCE(icsk->icsk_af_ops, &xmit->ops);
+	WRITE_ONCE(sk->sk_err, -err);
+	sk_error_report(sk);
+}
+
+/* Turns on what a first socket needs. May sleep. */
+static struct socket *tao_key_socket;
+static const struct tcp_sock_af_ops *tao_v4_ops;
+static DEFINE_MUTEX(tao_wake_lock);
+
+int tao_wake(void)
+{
+	struct tcp_ao_info_opt none = {};
+	struct socket *sock;
+	int err = 0;
+
+	guard(mutex)(&tao_wake_lock);
+	if (tao_key_socket)
+		return 0;
+	/*
+	 * The stack looks at ao_info while the static key tcp_ao_needed is on, which is not
+	 * exported. A socket with TCP-AO options but no keys holds it for us.
+	 */
+	err = sock_create_kern(&init_net, PF_INET, SOCK_STREAM, IPPROTO_TCP, &sock);
+	if (err)
+		return err;
+	err = do_sock_setsockopt(sock, false, SOL_TCP, TCP_AO_INFO, KERNEL_SOCKPTR(&none),
+				 sizeof(none));
+	if (err) {
+		sock_release(sock);
+		return err;
+	}
+	tao_v4_ops = tcp_sk(sock->sk)->af_specific;
+	tao_key_socket = sock;
+	static_branch_enable(&tao_in_use);
+	return 0;
+}
+
+/* Caller holds the socket lock; @sk carries nothing. */
+int tao_attach(struct sock *sk, struct tao_conn *conn)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+	int err;
+
+	if (rcu_access_pointer(tp->ao_info))
+		return -EBUSY;
+	/* Fails while the module is being unloaded. */
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	err = tao_take_over(sk);
+	if (err) {
+		module_put(THIS_MODULE);
+		return err;
+	}
+	conn->pinned = true;
+	rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params);
+	rcu_assign_pointer(tp->ao_info, &conn->info);
+	return 0;
+}
+
+/* Caller holds the socket lock, or is the only one who knows @sk. */
+int tao_park(struct sock *sk, struct tao_conn *conn)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+	int err;
+
+	/* So it was for the last connection. */
+	if (tao_parked(sk) == conn)
+		return 0;
+	err = rhashtable_insert_fast(&tao_parked_table, &conn->parked, tao_parked_params);
+	if (err)
+		return err;
+	tao_hand_back(sk);
+	if (tao_attached(sk) == conn)
+		rcu_assign_pointer(tp->ao_info, NULL);
+	if (conn->pinned) {
+		conn->pinned = false;
+		module_put(THIS_MODULE);
+	}
+	return 0;
+}
+
+/* The connection of @sk is to be protected: @conn belongs to it from now on. */
+int tao_protect(struct sock *sk, struct tao_conn *conn)
+{
+	int err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
+
+	if (err)
+		return err;
+	tao_peer_of_sock(sk, &conn->peer);
+	/*
+	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
+	 * route, which the socket may have had before.
+	 */
+	sk_gso_disable(sk);
+	sk->sk_gso_max_segs = 1;
+	return 0;
+}
+
+struct tao_net *tao_net_of(const struct sock *sk)
+{
+	return tao_net_get(sock_net(sk));
+}
+
+/*
+ * Whether the socket has an MD5 key for the peer: the kernel's own lookup, which is exported only in
+ * its tables. It wants a socket that has the peer's address, and looks at nothing else in it.
+ */
+bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
+{
+	const struct tcp_sock_af_ops *ops = family == AF_INET ? tao_v4_ops : tcp_sk(sk)->af_specific;
+	struct sock_common far = {
+		.skc_net = sk->__sk_common.skc_net,
+		.skc_family = family,
+		.skc_bound_dev_if = peer->l3index,
+	};
+
+	if (tao_has_our_ops(tcp_sk(sk)) && family == AF_INET6)
+		ops = container_of_const(ops, struct tao_af, ops)->orig;
+	if (family == AF_INET6)
+		memcpy(&far.skc_v6_daddr, peer->addr, sizeof(far.skc_v6_daddr));
+	else
+		memcpy(&far.skc_daddr, peer->family == AF_INET6 ? peer->addr + 12 : peer->addr,
+		       sizeof(far.skc_daddr));
+	return ops->md5_lookup(sk, container_of(&far, const struct sock, __sk_common));
+}
+
+__u8 tao_sk_state(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_state);
+}
+
+__u16 tao_sk_family(const struct sock *sk)
+{
+	return sk->sk_family;
+}
+
+bool tao_sk_in_repair(const struct sock *sk)
+{
+	return tcp_sk(sk)->repair;
+}
+
+void tao_sk_lock(struct sock *sk)
+{
+	lock_sock(sk);
+}
+
+void tao_sk_unlock(struct sock *sk)
+{
+	release_sock(sk);
+}
+
+void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
+		    struct tcp_repair_authopt *repair)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	*repair = (struct tcp_repair_authopt) {
+		.src_isn = ntohl(conn->info.lisn),
+		.dst_isn = ntohl(conn->info.risn),
+		.snd_sne = tao_rust_sne(conn->info.snd_sne, tp->snd_una, tp->snd_nxt),
+		.rcv_sne = tao_rcv_sne(&conn->info),
+		.snd_seq = tp->snd_nxt,
+		.rcv_seq = tp->rcv_nxt,
+	};
+}
+
+/* Each SNE goes with the sequence number beside it: take it to where the stack is now. */
+void tao_repair_set(struct sock *sk, struct tao_conn *conn,
+		    const struct tcp_repair_authopt *repair)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+	struct tcp_ao_info *info = &conn->info;
+
+	info->lisn = htonl(repair->src_isn);
+	info->risn = htonl(repair->dst_isn);
+	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
+	WRITE_ONCE(info->rcv_sne, tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt) -
+		   tao_isn_wraps(info->risn));
+}
+
+/* @sk may be a request socket. */
+void tao_peer_of_sock(const struct sock *sk, struct tao_peer *peer)
+{
+	memset(peer, 0, sizeof(*peer));
+	peer->family = sk->sk_family;
+	if (sk->sk_family == AF_INET6)
+		memcpy(peer->addr, &sk->sk_v6_daddr, sizeof(sk->sk_v6_daddr));
+	else
+		memcpy(peer->addr, &sk->sk_daddr, sizeof(sk->sk_daddr));
+	peer->l3index = l3mdev_master_ifindex_by_index(sock_net(sk), sk->sk_bound_dev_if);
+}
+
+void tao_count(const struct sock *sk, int mib)
+{
+	NET_INC_STATS(sock_net(sk), mib);
+}
+
+int tao_conn_tables_init(void)
+{
+	return rhashtable_init(&tao_parked_table, &tao_parked_params);
+}
+
+static void tao_free_parked(void *ptr, void *arg)
+{
+	tao_conn_put(ptr);
+}
+
+/* The hooks are gone, nothing is attached. */
+void tao_conn_tables_exit(void)
+{
+	rhashtable_free_and_destroy(&tao_parked_table, tao_free_parked, NULL);
+	if (tao_key_socket)
+		sock_release(tao_key_socket);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef TAO_CONN_H
+#define TAO_CONN_H
+
+#include <net/tcp.h>
+#include "tao.h"
+
+#define TAO_MAC_LEN	12
+
+/* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
+#define TAO_REPLY_ROOM	64
+
+extern struct hlist_node *tao_key_mark;
+
+bool tao_is_marked(const struct tcp_ao_info *info);
+void tao_conn_put(struct tao_conn *conn);
+void tao_forget(const struct sock *sk);
+void tao_hand_back(struct sock *sk);
+void tao_drop_segment(struct sock *sk, int err);
+int tao_protect(struct sock *sk, struct tao_conn *conn);
+
+/* net.c */
+struct tao_net *tao_net_get(struct net *net);
+
+/* seam.c: what goes into tcp_sock_af_ops */
+struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);
+int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen);
+struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid);
+void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,
+		     __be32 disn, bool send);
+int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *sk,
+		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne);
+
+static inline bool tao_is_our_key(const struct tcp_ao_key *key)
+{
+	return key->node.pprev == &tao_key_mark;
+}
+
+static inline struct tao_conn *tao_conn_of_key(struct tcp_ao_key *key)
+{
+	return container_of(key, struct tao_conn, key);
+}
+
+/* The first sequence number behind a SYN with this ISN has SNE 1. */
+static inline u32 tao_isn_wraps(__be32 isn)
+{
+	return isn == htonl(0xffffffff);
+}
+
+/* SNE of rcv_nxt. The stack counts the wraps that it sees; that of the SYN itself it does not. */
+static inline u32 tao_rcv_sne(const struct tcp_ao_info *info)
+{
+	return READ_ONCE(info->rcv_sne) + tao_isn_wraps(info->risn);
+}
+
+#endif /* TAO_CONN_H */

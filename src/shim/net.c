@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Network namespaces: their keys, /proc/net/tcp_authopt and the sysctls. */
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <linux/sysctl.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+#include "conn.h"
+
+/**
+ * struct tao_pernet - what the module has in a namespace
+ * @net: its keys, Rust's. Sockets hold references of their own.
+ * @sysctls: header of its sysctls
+ */
+struct tao_pernet {
+	struct tao_net		*net;
+	struct ctl_table_header	*sysctls;
+	struct ctl_table	table[2];
+};
+
+static unsigned int tao_net_id;
+
+struct tao_net *tao_net_get(struct net *net)
+{
+	return ((struct tao_pernet *)net_generic(net, tao_net_id))->net;
+}
+
+/* ---- /proc/net/tcp_authopt ---- */
+
+/* Longest line: "0x" and 8, 3 + 3 + 1, 39 and "/128", 10 characters, 5 tabs, newline. */
+#define TAO_LINE_MAX	96
+
+/* Position 0 is the heading; the others are up to Rust. */
+static void *tao_seq_at(struct seq_file *m, loff_t *pos)
+{
+	u64 at = *pos ? tao_rust_proc_position(tao_net_get(seq_file_net(m)), *pos) : 0;
+
+	if (*pos && !at)
+		return NULL;
+	*pos = at;
+	return pos;
+}
+
+static void *tao_seq_start(struct seq_file *m, loff_t *pos)
+{
+	return tao_seq_at(m, pos);
+}
+
+static void *tao_seq_next(struct seq_file *m, void *v, loff_t *pos)
+{
+	++*pos;
+	return tao_seq_at(m, pos);
+}
+
+static void tao_seq_stop(struct seq_file *m, void *v)
+{
+}
+
+static int tao_seq_show(struct seq_file *m, void *v)
+{
+	u8 line[TAO_LINE_MAX];
+
+	seq_write(m, line, tao_rust_proc_line(tao_net_get(seq_file_net(m)), *(loff_t *)v, line,
+					      sizeof(line)));
+	return 0;
+}
+
+static const struct seq_operations tao_seq_ops = {
+	.start = tao_seq_start,
+	.next = tao_seq_next,
+	.stop = tao_seq_stop,
+	.show = tao_seq_show,
+};
+
+/* ---- sysctls ---- */
+
+static int tao_sysctl_enabled;
+
+bool tao_enabled(void)
+{
+	return READ_ONCE(tao_sysctl_enabled);
+}
+
+/* Its own value is its minimum: once on, it stays on. */
+static const struct ctl_table tao_global_table[] = {
+	{
+		.procname	= "tcp_authopt",
+		.data		= &tao_sysctl_enabled,
+		.maxlen		= sizeof(tao_sysctl_enabled),
+		.mode		= 0644,
+		.proc_handler	= proc_dointvec_minmax,
+		.extra1		= &tao_sysctl_enabled,
+		.extra2		= SYSCTL_ONE,
+	},
+};
+
+static struct ctl_table_header *tao_global_sysctls;
+
+/* A namespace's own root does not set how much kernel memory it may use. */
+static int tao_max_keys_handler(const struct ctl_table *table, int write, void *buffer,
+				size_t *lenp, loff_t *ppos)
+{
+	if (write && !capable(CAP_NET_ADMIN))
+		return -EPERM;
+	return proc_douintvec(table, write, buffer, lenp, ppos);
+}
+
+static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
+{
+	pernet->table[0] = (struct ctl_table) {
+		.procname	= "tcp_authopt_key_overlap",
+		.data		= tao_rust_net_key_overlap(pernet->net),
+		.maxlen		= sizeof(u32),
+		.mode		= 0644,
+		.proc_handler	= proc_douintvec_minmax,
+		.extra1		= SYSCTL_ZERO,
+		.extra2		= SYSCTL_ONE,
+	};
+	pernet->table[1] = (struct ctl_table) {
+		.procname	= "tcp_authopt_max_keys",
+		.data		= tao_rust_net_max_keys(pernet->net),
+		.maxlen		= sizeof(u32),
+		.mode		= 0644,
+		.proc_handler	= tao_max_keys_handler,
+	};
+	pernet->sysctls = register_net_sysctl_sz(net, "net/ipv4", pernet->table,
+						 ARRAY_SIZE(pernet->table));
+	return pernet->sysctls ? 0 : -ENOMEM;
+}
+
+/* ---- namespaces ---- */
+
+static int __net_init tao_pernet_init(struct net *net)
+{
+	struct tao_pernet *pernet = net_generic(net, tao_net_id);
+
+	pernet->net = tao_rust_net_new();
+	if (!pernet->net)
+		return -ENOMEM;
+	if (tao_sysctls_add(net, pernet))
+		goto free;
+	if (!proc_create_net("tcp_authopt", 0400, net->proc_net, &tao_seq_ops,
+			     sizeof(struct seq_net_private)))
+		goto sysctls;
+	return 0;
+sysctls:
+	unregister_net_sysctl_table(pernet->sysctls);
+free:
+	tao_rust_net_free(pernet->net);
+	return -ENOMEM;
+}
+
+/* A grace period passes between this and the exit. */
+static void __net_exit tao_pernet_pre_exit(struct net *net)
+{
+	tao_rust_net_hide(tao_net_get(net));
+}
+
+static void __net_exit tao_pernet_exit(struct net *net)
+{
+	struct tao_pernet *pernet = net_generic(net, tao_net_id);
+
+	remove_proc_entry("tcp_authopt", net->proc_net);
+	unregister_net_sysctl_table(pernet->sysctls);
+	tao_rust_net_free(pernet->net);
+}
+
+static struct pernet_operations tao_pernet_ops = {
+	.init = tao_pernet_init,
+	.pre_exit = tao_pernet_pre_exit,
+	.exit = tao_pernet_exit,
+	.id = &tao_net_id,
+	.size = sizeof(struct tao_pernet),
+};
+
+int tao_net_init(void)
+{
+	int err = register_pernet_subsys(&tao_pernet_ops);
+
+	if (err)
+		return err;
+	tao_global_sysctls = register_net_sysctl(&init_net, "net/ipv4", tao_global_table);
+	if (!tao_global_sysctls) {
+		unregister_pernet_subsys(&tao_pernet_ops);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void tao_net_exit(void)
+{
+	unregister_net_sysctl_table(tao_global_sysctls);
+	unregister_pernet_subsys(&tao_pernet_ops);
+}

@@ -1,0 +1,722 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The seam: functions of the stack's own TCP-AO that are replaced for sockets that carry our state.
+ *
+ * Each replacement has the prototype of the function in its name (net/ipv4/tcp_ao.c and others of
+ * the kernel's source), collects what Rust needs to know, and does what Rust says. In the order of
+ * a connection's life:
+ *
+ *	open		tcp_connect; tcp_make_synack, ao_lookup, tcp_v{4,6}_ao_synack_hash;
+ *			tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
+ *	transmit	calc_ao_hash
+ *	receive		tcp_inbound_ao_hash (signed segments), tcp_ao_do_lookup (unsigned ones)
+ *	replies		tcp_ao_prepare_reset, tcp_v{4,6}_ao_calc_key_rsk, tcp_ao_established_key,
+ *			tcp_ao_hash_hdr
+ *	TIME-WAIT	tcp_timewait_state_process
+ *	end		tcp_ao_destroy_sock
+ *
+ * Left to the stack, since its own code does right with our state: tcp_ao_connect_init (ISN of
+ * this end), tcp_ao_finish_connect and tcp_rcv_synsent_state_process (ISN of the peer), the SNE on
+ * snd_una and rcv_nxt, tcp_ao_time_wait, tcp_ao_ignore_icmp.
+ */
+#include <linux/ftrace.h>
+#include <linux/module.h>
+#include <net/inet_timewait_sock.h>
+#include <net/ipv6.h>
+#include <net/l3mdev.h>
+#include <net/tcp.h>
+#include "conn.h"
+#include "hook.h"
+
+/* Argument @n, from 0, of the call that a callback looks at. */
+#define TAO_ARG(fregs, n, type)	((type)ftrace_regs_get_argument(fregs, n))
+
+static struct tao_conn *tao_find(const struct sock *sk)
+{
+	return tao_attached(sk) ?: tao_parked(sk);
+}
+
+static struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
+{
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info);
+
+	return tao_is_marked(info) ? (struct tao_conn *)info : NULL;
+}
+
+/* The sender of @skb, as a socket of @socket_family sees it. */
+static void tao_peer_of_skb(const struct sk_buff *skb, u16 packet_family, u16 socket_family,
+			    int l3index, struct tao_peer *peer)
+{
+	memset(peer, 0, sizeof(*peer));
+	peer->family = socket_family;
+	peer->l3index = l3index;
+	if (packet_family == AF_INET6)
+		memcpy(peer->addr, &ipv6_hdr(skb)->saddr, sizeof(struct in6_addr));
+	else if (socket_family == AF_INET6)
+		ipv6_addr_set_v4mapped(ip_hdr(skb)->saddr, (struct in6_addr *)peer->addr);
+	else
+		memcpy(peer->addr, &ip_hdr(skb)->saddr, sizeof(struct in_addr));
+}
+
+static void tao_segment_of_skb(const struct sk_buff *skb, u16 family, struct tao_segment *seg)
+{
+	const struct tcphdr *th = tcp_hdr(skb);
+
+	*seg = (struct tao_segment) {
+		.skb = skb,
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = skb->len,
+		.family = family,
+	};
+	if (family == AF_INET6) {
+		seg->saddr = (const u8 *)&ipv6_hdr(skb)->saddr;
+		seg->daddr = (const u8 *)&ipv6_hdr(skb)->daddr;
+	} else {
+		seg->saddr = (const u8 *)&ip_hdr(skb)->saddr;
+		seg->daddr = (const u8 *)&ip_hdr(skb)->daddr;
+	}
+}
+
+static void tao_numbers_of_req(const struct request_sock *req, struct tao_numbers *numbers)
+{
+	const struct tcp_request_sock *treq = tcp_rsk(req);
+
+	*numbers = (struct tao_numbers) {
+		.lisn = treq->snt_isn,
+		.risn = treq->rcv_isn,
+		.sne = 0,
+	};
+}
+
+/* ---- open ---- */
+
+/* The replacement may sleep, and if the state is parked nothing else holds us. */
+static bool tao_ours_connect(struct ftrace_regs *fregs)
+{
+	return tao_find(TAO_ARG(fregs, 0, struct sock *)) && try_module_get(THIS_MODULE);
+}
+
+static int tao_connect(struct sock *sk)
+{
+	/* It cannot go: the caller has the socket locked. */
+	struct tao_conn *conn = tao_find(sk);
+	int err = tao_rust_connect(conn, sk);
+
+	if (err > 0)
+		err = tao_protect(sk, conn);
+	else if (!err)
+		err = tao_park(sk, conn);
+	if (!err)
+		err = tcp_connect(sk);
+	module_put(THIS_MODULE);
+	return err;
+}
+
+/*
+ * A socket whose last connection was not protected listens: from now on unsigned segments of peers
+ * with keys must be dropped, so that its state is attached again, before the first SYN.
+ */
+static bool tao_pre_listen(struct ftrace_regs *fregs)
+{
+	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
+	struct tao_conn *conn = tao_parked(sk);
+
+	return conn && tao_attach(sk, conn);
+}
+
+static int tao_refuse_listen(struct sock *sk)
+{
+	return -ENOMEM;
+}
+
+struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
+{
+	return NULL;
+}
+
+int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
+{
+	return -EBUSY;
+}
+
+/* The stack asks before a SYN, and before a SYN-ACK for @addr_sk. NULL: do not send it. */
+struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
+{
+	struct tao_conn *conn = tao_attached(sk);
+	struct tao_peer peer;
+
+	if (!conn)
+		return NULL;
+	if (addr_sk != sk) {
+		tao_peer_of_sock(addr_sk, &peer);
+		if (!tao_rust_may_send(conn, &peer))
+			return NULL;
+	}
+	return &conn->key;
+}
+
+/*
+ * A signed SYN that was accepted without a key gets an unsigned SYN-ACK. One that has to be signed
+ * and cannot be is not sent.
+ */
+static bool tao_ours_make_synack(struct ftrace_regs *fregs)
+{
+	struct tao_conn *conn = tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
+	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
+	struct tao_peer peer;
+
+	if (!conn || !tcp_rsk(req)->used_tcp_ao)
+		return false;
+	tao_peer_of_sock(req_to_sk(req), &peer);
+	if (syn)
+		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
+	return tcp_rsk(req)->used_tcp_ao && !tao_rust_may_send(conn, &peer);
+}
+
+/* To the caller it is as if there were no memory. */
+static struct sk_buff *tao_make_no_synack(const struct sock *sk, struct dst_entry *dst,
+					  struct request_sock *req,
+					  struct tcp_fastopen_cookie *foc,
+					  enum tcp_synack_type synack_type,
+					  struct sk_buff *syn_skb)
+{
+	dst_release(dst);
+	return NULL;
+}
+
+static bool tao_ours_synack_hash(struct ftrace_regs *fregs)
+{
+	return tao_is_our_key(TAO_ARG(fregs, 1, const struct tcp_ao_key *));
+}
+
+static int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req,
+			   const struct sk_buff *skb, int hash_offset, u32 sne)
+{
+	const struct inet_request_sock *ireq = inet_rsk(req);
+	struct tao_reply reply = { .preferred = tcp_rsk(req)->ao_keyid };
+	struct tcphdr *th = (struct tcphdr *)(hash - hash_offset);
+	struct tao_segment seg = {
+		.skb = skb,
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = skb->len,
+		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
+		/* Not ireq_family, which is AF_INET6 for an IPv4 peer of an IPv6 listener. */
+		.family = req->rsk_ops->family,
+	};
+
+	if (seg.family == AF_INET6) {
+		seg.saddr = (const u8 *)&ireq->ir_v6_loc_addr;
+		seg.daddr = (const u8 *)&ireq->ir_v6_rmt_addr;
+	} else {
+		seg.saddr = (const u8 *)&ireq->ir_loc_addr;
+		seg.daddr = (const u8 *)&ireq->ir_rmt_addr;
+	}
+	tao_peer_of_sock(req_to_sk(req), &reply.peer);
+	tao_numbers_of_req(req, &reply.numbers);
+	/* Nobody looks at the result: without a key it goes with a MAC that nobody accepts. */
+	memset(hash, 0, TAO_MAC_LEN);
+	return tao_rust_reply(tao_conn_of_key(key), &seg, &reply);
+}
+
+static bool tao_ours_lookup_rsk(struct ftrace_regs *fregs)
+{
+	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/*
+ * A key here would make header prediction match, which takes no notice of a timestamp beside AO.
+ */
+static struct tcp_ao_key *tao_lookup_rsk(const struct sock *sk, struct request_sock *req,
+					 int sndid, int rcvid)
+{
+	return NULL;
+}
+
+/* A signed request may have been handed to a listener without state, by SO_REUSEPORT. */
+static bool tao_ours_copy_all(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
+
+	return tao_attached(sk) || (tcp_rsk(req)->used_tcp_ao && !tao_has_native(sk));
+}
+
+/* A child comes to be: softirq, only we know it. */
+static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
+				 struct request_sock *req, struct sk_buff *skb, int family)
+{
+	struct tcp_request_sock *treq = tcp_rsk(req);
+	const struct tcphdr *th = tcp_hdr(skb);
+	struct tao_conn *listener = tao_attached(sk);
+	struct tao_conn *conn;
+	struct tao_peer peer;
+	u8 ids[2];
+	u32 ao;
+
+	if (!listener)
+		return treq->used_tcp_ao ? -EKEYREJECTED : 0;
+	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
+	tao_peer_of_sock(newsk, &peer);
+	/*
+	 * The stack knows from the SYN whether it was signed, but for two: a SYN cookie has
+	 * forgotten it, and the ACK that brings it back was verified; with Fast Open the SYN itself
+	 * is here, signed but not verified where there is no key.
+	 */
+	if (!treq->used_tcp_ao && ao && tao_rust_keyed(listener, &peer)) {
+		const struct tcp_ao_hdr *aoh = (const void *)th + ao;
+
+		treq->used_tcp_ao = true;
+		treq->ao_keyid = aoh->rnext_keyid;
+		treq->ao_rcv_next = aoh->keyid;
+	} else if (treq->used_tcp_ao && th->syn) {
+		treq->used_tcp_ao = tao_rust_keyed(listener, &peer);
+	}
+
+	ids[0] = treq->ao_rcv_next;
+	ids[1] = treq->ao_keyid;
+	conn = tao_rust_conn_accept(listener, newsk, treq->used_tcp_ao ? ids : NULL);
+	if (!conn)
+		return -ENOMEM;
+	if (treq->used_tcp_ao) {
+		conn->info.lisn = htonl(treq->snt_isn);
+		conn->info.risn = htonl(treq->rcv_isn);
+		/* snd_una starts behind the SYN */
+		conn->info.snd_sne = tao_isn_wraps(conn->info.lisn);
+		if (!tao_protect(newsk, conn))
+			return 0;
+	} else if (!tao_park(newsk, conn)) {
+		tao_hand_back(newsk);
+		return 0;
+	}
+	tao_hand_back(newsk);
+	tao_conn_put(conn);
+	return -ENOMEM;
+}
+
+/* ---- transmit ---- */
+
+void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,
+		     __be32 disn, bool send)
+{
+}
+
+/* Every segment that an attached socket sends: socket locked. */
+int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *sk,
+		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne)
+{
+	struct tao_conn *conn = tao_conn_of_key(key);
+	struct tcphdr *th = (struct tcphdr *)(location - hash_offset);
+	struct tao_numbers numbers = {
+		.lisn = ntohl(conn->info.lisn),
+		.risn = ntohl(conn->info.risn),
+		.sne = sne,
+		.seq = ntohl(th->seq),
+	};
+	struct tao_segment seg = {
+		.skb = skb,
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = skb->len,
+		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
+	};
+	int err;
+
+	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
+		seg.family = AF_INET6;
+		seg.saddr = (const u8 *)&sk->sk_v6_rcv_saddr;
+		seg.daddr = (const u8 *)&sk->sk_v6_daddr;
+	} else {
+		seg.family = AF_INET;
+		seg.saddr = (const u8 *)&sk->sk_rcv_saddr;
+		seg.daddr = (const u8 *)&sk->sk_daddr;
+	}
+	err = tao_rust_transmit(conn, sk, &seg, &numbers);
+	if (unlikely(err)) {
+		memset(location, 0, TAO_MAC_LEN);
+		tao_drop_segment((struct sock *)sk, err);
+	}
+	return err;
+}
+
+/* ---- receive ---- */
+
+static bool tao_ours_inbound(struct ftrace_regs *fregs)
+{
+	return tao_find(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/* Every signed segment: softirq, RCU read lock, socket not locked. */
+static enum skb_drop_reason
+tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short family,
+		    const struct request_sock *req, int l3index, const struct tcp_ao_hdr *aoh)
+{
+	struct tao_conn *conn = tao_attached(sk);
+	enum tao_state state = TAO_UNPROTECTED;
+	struct tao_numbers numbers = {};
+	struct tao_segment seg;
+	struct tao_peer peer;
+
+	if (likely(conn)) {
+		u8 now_in = READ_ONCE(sk->sk_state);
+
+		numbers.lisn = ntohl(conn->info.lisn);
+		numbers.risn = ntohl(conn->info.risn);
+		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
+			state = TAO_PAIRED;
+			numbers.sne = tao_rcv_sne(&conn->info);
+			numbers.seq = READ_ONCE(tcp_sk(sk)->rcv_nxt);
+		} else if (now_in == TCP_SYN_SENT) {
+			state = TAO_SYN_SENT;
+		} else if (now_in == TCP_SYN_RECV) {
+			state = TAO_PAIRED;
+			numbers.seq = numbers.risn;
+		} else if (now_in == TCP_LISTEN && req) {
+			state = TAO_REQUEST;
+			tao_numbers_of_req(req, &numbers);
+			numbers.seq = numbers.risn;
+		} else {
+			state = now_in == TCP_LISTEN ? TAO_LISTEN : TAO_CLOSED;
+		}
+	} else {
+		conn = tao_parked(sk);
+		/* Its state went between the callback and here: so does the segment. */
+		if (!conn)
+			return SKB_DROP_REASON_TCP_CLOSE;
+	}
+	tao_segment_of_skb(skb, family, &seg);
+	tao_peer_of_skb(skb, family, sk->sk_family, l3index, &peer);
+	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
+}
+
+/* A connection is keyed if it is protected, and only then attached; a listener by its keys. */
+static bool tao_peer_keyed(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
+			   int family)
+{
+	struct tao_peer peer = { .family = sk->sk_family, .l3index = l3index };
+
+	if (READ_ONCE(sk->sk_state) != TCP_LISTEN)
+		return true;
+	if (family == AF_INET6)
+		memcpy(peer.addr, &addr->a6, sizeof(addr->a6));
+	else if (peer.family == AF_INET6)
+		ipv6_addr_set_v4mapped(addr->a4.s_addr, (struct in6_addr *)peer.addr);
+	else
+		memcpy(peer.addr, &addr->a4, sizeof(addr->a4));
+	return tao_rust_keyed(tao_attached(sk), &peer);
+}
+
+static bool tao_ours_do_lookup(struct ftrace_regs *fregs)
+{
+	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/*
+ * "Is AO required of this peer?", for a segment without it; and for the ACK of a request, whether
+ * there is a key to sign it with. Outside of softirq the stack asks because of TCP_MD5SIG, which
+ * goes well with our keys.
+ */
+static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
+					const union tcp_ao_addr *addr, int family, int sndid,
+					int rcvid)
+{
+	struct tao_conn *conn = tao_attached(sk);
+
+	return conn && in_softirq() && tao_peer_keyed(sk, l3index, addr, family) ? &conn->key :
+	       NULL;
+}
+
+/* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8). */
+static bool tao_ours_md5_do_lookup(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	/* Outside of softirq it is asked for setsockopt() and getsockopt(). */
+	return tao_attached(sk) && in_softirq() &&
+	       tao_peer_keyed(sk, TAO_ARG(fregs, 1, int),
+			      TAO_ARG(fregs, 2, const union tcp_ao_addr *),
+			      TAO_ARG(fregs, 3, int));
+}
+
+static struct tcp_md5sig_key *tao_md5_do_lookup(const struct sock *sk, int l3index,
+						const union tcp_md5_addr *addr, int family,
+						bool any_l3index)
+{
+	return NULL;
+}
+
+/* ---- replies ---- */
+
+/* The state that answers for @sk, which may be a request or a TIME-WAIT socket. */
+static struct tao_conn *tao_find_any(const struct sock *sk)
+{
+	switch (READ_ONCE(sk->sk_state)) {
+	case TCP_TIME_WAIT:
+		return tao_attached_tw(inet_twsk(sk));
+	case TCP_NEW_SYN_RECV:
+		return tao_attached(inet_reqsk(sk)->rsk_listener);
+	default:
+		return tao_attached(sk);
+	}
+}
+
+static bool tao_ours_prepare_reset(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return sk && tao_find_any(sk);
+}
+
+/* An RST in answer to @skb. An error means that none is sent. */
+static int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb,
+			     const struct tcp_ao_hdr *aoh, int l3index, u32 seq,
+			     struct tcp_ao_key **key, char **traffic_key,
+			     bool *allocated_traffic_key, u8 *keyid, u32 *sne)
+{
+	struct tao_conn *conn = tao_find_any(sk);
+	u8 state = READ_ONCE(sk->sk_state);
+	struct tao_reply *reply;
+	u32 basis;
+
+	*allocated_traffic_key = false;
+	/* Without both ISNs there is nothing to sign with (RFC 5925 5.2). */
+	if (!conn || state == TCP_LISTEN || state == TCP_SYN_SENT)
+		return -ENOENT;
+	*key = &conn->key;
+	*keyid = 0;	/* both ids are written with the MAC */
+	reply = kzalloc(sizeof(*reply), GFP_ATOMIC);
+	if (!reply)
+		return -ENOMEM;
+	tao_peer_of_skb(skb, skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET,
+			sk->sk_family, l3index, &reply->peer);
+	if (state == TCP_NEW_SYN_RECV) {
+		reply->preferred = tcp_rsk(inet_reqsk(sk))->ao_keyid;
+		tao_numbers_of_req(inet_reqsk(sk), &reply->numbers);
+		basis = reply->numbers.lisn;
+	} else {
+		reply->own = true;
+		reply->numbers.lisn = ntohl(conn->info.lisn);
+		reply->numbers.risn = ntohl(conn->info.risn);
+		reply->numbers.sne = READ_ONCE(conn->info.snd_sne);
+		basis = state == TCP_TIME_WAIT ? tcp_twsk(sk)->tw_snd_nxt :
+			READ_ONCE(tcp_sk(sk)->snd_una);
+	}
+	*sne = tao_rust_sne(reply->numbers.sne, basis, seq);
+	if (!tao_rust_may_send(conn, &reply->peer)) {
+		kfree(reply);
+		return -ENOKEY;
+	}
+	*traffic_key = (char *)reply;
+	*allocated_traffic_key = true;
+	return 0;
+}
+
+static bool tao_ours_calc_key_rsk(struct ftrace_regs *fregs)
+{
+	return tao_is_our_key(TAO_ARG(fregs, 0, const struct tcp_ao_key *));
+}
+
+/* An ACK for a request: @buf was allocated with TAO_REPLY_ROOM bytes, our key's digest size. */
+static void tao_calc_key_rsk(struct tcp_ao_key *key, u8 *buf, struct request_sock *req)
+{
+	struct tao_reply *reply = (struct tao_reply *)buf;
+
+	memset(reply, 0, sizeof(*reply));
+	tao_peer_of_sock(req_to_sk(req), &reply->peer);
+	tao_numbers_of_req(req, &reply->numbers);
+	reply->preferred = tcp_rsk(req)->ao_keyid;
+}
+
+static bool tao_ours_established_key(struct ftrace_regs *fregs)
+{
+	return tao_is_marked(TAO_ARG(fregs, 1, const struct tcp_ao_info *));
+}
+
+/* The ACK of a TIME-WAIT socket. Without a key here it would go out unsigned. */
+static struct tcp_ao_key *tao_established_key(const struct sock *sk, struct tcp_ao_info *ao,
+					      int sndid, int rcvid)
+{
+	return &((struct tao_conn *)ao)->key;
+}
+
+static bool tao_ours_hash_hdr(struct ftrace_regs *fregs)
+{
+	return tao_is_our_key(TAO_ARG(fregs, 2, const struct tcp_ao_key *));
+}
+
+/* Signs a header without payload. @saddr, @daddr: of the reply. */
+static int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key,
+			const u8 *tkey, const union tcp_ao_addr *daddr,
+			const union tcp_ao_addr *saddr, const struct tcphdr *th, u32 sne)
+{
+	struct tao_conn *conn = tao_conn_of_key(key);
+	struct tao_segment seg = {
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = th->doff * 4,
+		.ao = (u8 *)hash - (u8 *)th - sizeof(struct tcp_ao_hdr),
+		.family = family,
+		.saddr = (const u8 *)saddr,
+		.daddr = (const u8 *)daddr,
+	};
+	struct tao_reply reply;
+
+	if (tkey == snd_other_key(key)) {
+		/* the ACK of a TIME-WAIT socket */
+		reply = (struct tao_reply) {
+			.peer = conn->peer,
+			.numbers.lisn = ntohl(conn->info.lisn),
+			.numbers.risn = ntohl(conn->info.risn),
+			.own = true,
+		};
+	} else {
+		reply = *(const struct tao_reply *)tkey;
+	}
+	/* The stack says 0 for every request. */
+	reply.numbers.sne = reply.own ? sne : tao_rust_sne(0, reply.numbers.lisn, ntohl(th->seq));
+	if (!tao_rust_reply(conn, &seg, &reply))
+		return 0;
+	memset(hash, 0, TAO_MAC_LEN);
+	return 1;
+}
+
+/* ---- TIME-WAIT ---- */
+
+/*
+ * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
+ * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
+ */
+static bool tao_ours_timewait(struct ftrace_regs *fregs)
+{
+	const struct inet_timewait_sock *tw = TAO_ARG(fregs, 0, const struct inet_timewait_sock *);
+	const struct sk_buff *skb = TAO_ARG(fregs, 1, const struct sk_buff *);
+	const struct tcp_timewait_sock *tcptw = tcp_twsk((const struct sock *)tw);
+	struct tao_conn *conn = tao_attached_tw(tw);
+	struct tao_numbers numbers;
+	struct tao_segment seg;
+	u16 family;
+
+	if (!conn)
+		return false;
+	numbers = (struct tao_numbers) {
+		.lisn = ntohl(conn->info.lisn),
+		.risn = ntohl(conn->info.risn),
+		.sne = tao_rcv_sne(&conn->info),
+		.seq = READ_ONCE(tcptw->tw_rcv_nxt),
+	};
+	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
+	tao_segment_of_skb(skb, family, &seg);
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer, TAO_PAIRED,
+				&numbers) ||
+	       !tao_rust_may_send(conn, &conn->peer);
+}
+
+static enum tcp_tw_status
+tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_buff *skb, const struct tcphdr *th,
+		  u32 *tw_isn, enum skb_drop_reason *drop_reason)
+{
+	*drop_reason = SKB_DROP_REASON_TCP_AOFAILURE;
+	inet_twsk_put(tw);
+	return TCP_TW_SUCCESS;
+}
+
+/* ---- end ---- */
+
+static bool tao_ours_destroy(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	bool twsk = TAO_ARG(fregs, 1, unsigned long) & 0xff;
+
+	if (twsk)
+		return tao_attached_tw(inet_twsk(sk));
+	/* tcp_connect() calls it for a socket that lives on, with MD5. */
+	if (refcount_read(&sk->sk_refcnt))
+		return false;
+	tao_forget(sk);
+	return tao_attached(sk);
+}
+
+static void tao_destroy_sock(struct sock *sk, bool twsk)
+{
+	struct tao_conn *conn;
+
+	if (twsk) {
+		conn = tao_attached_tw(inet_twsk(sk));
+		rcu_assign_pointer(tcp_twsk(sk)->ao_info, NULL);
+	} else {
+		conn = tao_attached(sk);
+		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
+	}
+	tao_conn_put(conn);
+}
+
+/* ---- socket options ---- */
+
+/* Process context; may sleep, so that the module must be held before we get there. */
+static bool tao_ours_sockopt(struct ftrace_regs *fregs)
+{
+	int level = TAO_ARG(fregs, 1, int), optname = TAO_ARG(fregs, 2, int);
+
+	return level == SOL_TCP && optname >= TCP_AO_ADD_KEY && optname <= TCP_AO_REPAIR &&
+	       try_module_get(THIS_MODULE);
+}
+
+static int tao_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval,
+			  unsigned int optlen)
+{
+	struct tao_sockopt call = { sk, optname, optlen, optval, {} };
+	int ret = tao_rust_setsockopt(&call);
+
+	if (ret == TAO_NOT_OURS)
+		ret = tcp_prot.setsockopt(sk, level, optname, optval, optlen);
+	module_put(THIS_MODULE);
+	return ret;
+}
+
+static int tao_getsockopt(struct sock *sk, int level, int optname, char __user *optval,
+			  int __user *optlen)
+{
+	struct tao_sockopt call = { sk, optname, 0, USER_SOCKPTR(optval), USER_SOCKPTR(optlen) };
+	int ret = tao_rust_getsockopt(&call);
+
+	if (ret == TAO_NOT_OURS)
+		ret = tcp_prot.getsockopt(sk, level, optname, optval, optlen);
+	module_put(THIS_MODULE);
+	return ret;
+}
+
+/* ---- tables ---- */
+
+struct tao_hook tao_hot_hooks[] = {
+	TAO_HOOK(tcp_inbound_ao_hash, tao_ours_inbound, tao_inbound_ao_hash),
+	{}
+};
+
+struct tao_hook tao_sockopt_hooks[] = {
+	TAO_HOOK(tcp_setsockopt, tao_ours_sockopt, tao_setsockopt),
+	TAO_HOOK(tcp_getsockopt, tao_ours_sockopt, tao_getsockopt),
+	{}
+};
+
+struct tao_hook tao_cold_hooks[] = {
+	TAO_HOOK(tcp_connect, tao_ours_connect, tao_connect),
+	TAO_HOOK(inet_csk_listen_start, tao_pre_listen, tao_refuse_listen),
+	TAO_HOOK(tcp_make_synack, tao_ours_make_synack, tao_make_no_synack),
+	TAO_HOOK(tcp_v4_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
+	TAO_HOOK(tcp_v6_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
+	TAO_HOOK(tcp_v4_ao_lookup_rsk, tao_ours_lookup_rsk, tao_lookup_rsk),
+	TAO_HOOK(tcp_v6_ao_lookup_rsk, tao_ours_lookup_rsk, tao_lookup_rsk),
+	TAO_HOOK(tcp_ao_copy_all_matching, tao_ours_copy_all, tao_copy_all_matching),
+	TAO_HOOK(tcp_ao_do_lookup, tao_ours_do_lookup, tao_do_lookup),
+	TAO_HOOK(__tcp_md5_do_lookup, tao_ours_md5_do_lookup, tao_md5_do_lookup),
+	TAO_HOOK(tcp_ao_prepare_reset, tao_ours_prepare_reset, tao_prepare_reset),
+	TAO_HOOK(tcp_v4_ao_calc_key_rsk, tao_ours_calc_key_rsk, tao_calc_key_rsk),
+	TAO_HOOK(tcp_v6_ao_calc_key_rsk, tao_ours_calc_key_rsk, tao_calc_key_rsk),
+	TAO_HOOK(tcp_ao_established_key, tao_ours_established_key, tao_established_key),
+	TAO_HOOK(tcp_ao_hash_hdr, tao_ours_hash_hdr, tao_hash_hdr),
+	TAO_HOOK(tcp_timewait_state_process, tao_ours_timewait, tao_timewait_drop),
+	TAO_HOOK(tcp_ao_destroy_sock, tao_ours_destroy, tao_destroy_sock),
+	{}
+};
