@@ -1,0 +1,231 @@
+"""The two TCP-AO interfaces of the kernel under test, packed by hand.
+
+The first part is this project's (include/uapi/linux/tcp_authopt.h), the second the kernel's own
+(include/uapi/linux/tcp.h). They use the same option numbers, which is a reason to test them side
+by side, and both are written out here rather than taken from a header: the tests pin the ABI.
+"""
+
+import ctypes
+import os
+import socket
+import struct
+from ipaddress import ip_address
+from typing import NamedTuple, Self
+
+# --- this project's ------------------------------------------------------------------------------
+
+TCP_AUTHOPT = 38
+TCP_AUTHOPT_KEY = 39
+TCP_REPAIR_AUTHOPT = 40
+
+FLAG_LOCK_KEYID = 1 << 0
+FLAG_LOCK_RNEXTKEYID = 1 << 1
+FLAG_REJECT_UNEXPECTED = 1 << 2
+FLAG_ACTIVE = 1 << 3
+
+KEY_DEL = 1 << 0
+KEY_EXCLUDE_OPTS = 1 << 1
+KEY_ADDR_BIND = 1 << 2
+KEY_IFINDEX = 1 << 3
+KEY_NOSEND = 1 << 4
+KEY_NORECV = 1 << 5
+KEY_PREFIXLEN = 1 << 6
+KEY_SEND_LIFETIME_BEGIN = 1 << 7
+KEY_SEND_LIFETIME_END = 1 << 8
+KEY_RECV_LIFETIME_BEGIN = 1 << 9
+KEY_RECV_LIFETIME_END = 1 << 10
+
+ALG_HMAC_SHA_1_96 = 1
+ALG_AES_128_CMAC_96 = 2
+ALG_HMAC_SHA_256_96 = 3
+
+MAX_KEY_LENGTH = 80
+
+AUTHOPT = struct.Struct("=IBBBB")
+AUTHOPT_KEY = struct.Struct("=IBBBB80s128siiQQQQ")
+REPAIR_AUTHOPT = struct.Struct("=IIIIII")
+
+assert (AUTHOPT.size, AUTHOPT_KEY.size, REPAIR_AUTHOPT.size) == (8, 256, 24)
+
+
+class Authopt(NamedTuple):
+    """What getsockopt(TCP_AUTHOPT) says: the ids of the last segment sent and received."""
+
+    flags: int
+    send_keyid: int
+    send_rnextkeyid: int
+    recv_keyid: int
+    recv_rnextkeyid: int
+
+
+def set_authopt(
+    sock: socket.socket, flags: int = 0, send_keyid: int = 0, send_rnextkeyid: int = 0
+) -> None:
+    """Asks for protection of the socket's connections where a key matches."""
+    value = AUTHOPT.pack(flags, send_keyid, send_rnextkeyid, 0, 0)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AUTHOPT, value)
+
+
+def get_authopt(sock: socket.socket) -> Authopt:
+    """Reads the socket's state back."""
+    value = sock.getsockopt(socket.IPPROTO_TCP, TCP_AUTHOPT, AUTHOPT.size)
+    return Authopt(*AUTHOPT.unpack(value))
+
+
+def pack_sockaddr(address: str | None) -> bytes:
+    """A sockaddr_storage; all zero for no address."""
+    if address is None:
+        return bytes(128)
+    parsed = ip_address(address)
+    if parsed.version == 4:
+        start = struct.pack("=HH", socket.AF_INET, 0) + parsed.packed
+    else:
+        start = struct.pack("=HHI", socket.AF_INET6, 0, 0) + parsed.packed
+    return start.ljust(128, b"\0")
+
+
+def pack_key(
+    send_id: int,
+    recv_id: int,
+    *,
+    alg: int = ALG_HMAC_SHA_1_96,
+    secret: bytes = b"",
+    address: str | None = None,
+    prefixlen: int | None = None,
+    ifindex: int | None = None,
+    flags: int = 0,
+    lifetimes: tuple[int, int, int, int] = (0, 0, 0, 0),
+    keylen: int | None = None,
+) -> bytes:
+    """A struct tcp_authopt_key; the flags of the fields that are given are set by themselves."""
+    if address is not None:
+        flags |= KEY_ADDR_BIND
+    if prefixlen is not None:
+        flags |= KEY_PREFIXLEN
+    if ifindex is not None:
+        flags |= KEY_IFINDEX
+    return AUTHOPT_KEY.pack(
+        flags,
+        send_id,
+        recv_id,
+        alg,
+        len(secret) if keylen is None else keylen,
+        secret,
+        pack_sockaddr(address),
+        ifindex or 0,
+        prefixlen or 0,
+        *lifetimes,
+    )
+
+
+def set_key(sock: socket.socket, key: bytes) -> None:
+    """Adds, replaces or deletes a key of the socket's network namespace."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AUTHOPT_KEY, key)
+
+
+# --- the kernel's own ----------------------------------------------------------------------------
+
+TCP_AO_ADD_KEY = 38
+TCP_AO_DEL_KEY = 39
+TCP_AO_INFO = 40
+TCP_AO_GET_KEYS = 41
+TCP_AO_REPAIR = 42
+
+KEYF_EXCLUDE_OPT = 1 << 1
+SET_CURRENT = 1 << 0
+SET_RNEXT = 1 << 1
+INFO_AO_REQUIRED = 1 << 2
+
+AO_ADD = struct.Struct("=128s64siIHBBBBBB80s")
+AO_DEL = struct.Struct("=128siIHBBBBBB")
+AO_INFO = struct.Struct("=IHBBQQQQQ")
+AO_GET = struct.Struct("=128s64s80sIHBBBBBBiQQ")
+
+GET_ALL = 1 << 2
+
+assert (AO_ADD.size, AO_DEL.size, AO_INFO.size, AO_GET.size) == (288, 144, 48, 304)
+
+
+def native_add_key(
+    sock: socket.socket,
+    address: str,
+    prefix: int,
+    send_id: int,
+    recv_id: int,
+    algorithm: str,
+    secret: bytes,
+    *,
+    covers_options: bool = True,
+    select: int = 0,
+) -> None:
+    """TCP_AO_ADD_KEY; `select` is a sum of SET_CURRENT and SET_RNEXT."""
+    value = AO_ADD.pack(
+        pack_sockaddr(address),
+        algorithm.encode(),
+        0,
+        select,
+        0,
+        prefix,
+        send_id,
+        recv_id,
+        0,
+        0 if covers_options else KEYF_EXCLUDE_OPT,
+        len(secret),
+        secret,
+    )
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_ADD_KEY, value)
+
+
+def native_del_key(
+    sock: socket.socket,
+    address: str,
+    prefix: int,
+    send_id: int,
+    recv_id: int,
+    *,
+    then: tuple[int, int] | None = None,
+) -> None:
+    """TCP_AO_DEL_KEY; `then` are the send_id and recv_id to use from now on."""
+    select = 0 if then is None else SET_CURRENT | SET_RNEXT
+    current, rnext = then or (0, 0)
+    value = AO_DEL.pack(
+        pack_sockaddr(address), 0, select, 0, prefix, send_id, recv_id, current, rnext, 0
+    )
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_DEL_KEY, value)
+
+
+class NativeInfo(NamedTuple):
+    """What getsockopt(TCP_AO_INFO) says."""
+
+    flags: int
+    current_key: int
+    rnext: int
+    good: int
+    bad: int
+    key_not_found: int
+    ao_required: int
+    dropped_icmp: int
+
+    @classmethod
+    def read(cls, sock: socket.socket) -> Self:
+        """Asks the kernel."""
+        value = sock.getsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, AO_INFO.size)
+        flags, _, *rest = AO_INFO.unpack(value)
+        return cls(flags, *rest)
+
+
+def native_require(sock: socket.socket) -> None:
+    """TCP_AO_INFO: refuses unsigned connections even from peers without a key."""
+    value = AO_INFO.pack(INFO_AO_REQUIRED, *(0,) * 8)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, value)
+
+
+def getsockopt_filled(sock: socket.socket, option: int, question: bytes) -> bytes:
+    """getsockopt() with a question in the buffer, which Python's own leaves empty."""
+    buffer = ctypes.create_string_buffer(question, len(question))
+    length = ctypes.c_uint32(len(question))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, buffer, ctypes.byref(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return buffer.raw[: length.value]

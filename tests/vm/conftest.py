@@ -1,0 +1,118 @@
+"""Fixtures of the tests that run as root inside the virtual machine.
+
+Everything happens in one thread: a socket keeps the namespace that it was made in, so both ends
+of a connection can be held by one process. Each test has namespaces, and so keys, of its own.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from clock import SLOWDOWN
+from link import Link
+from module import Module
+
+OURS = pytest.mark.ours
+ROLES = [pytest.param("ours", marks=OURS), "native"]
+PAIRS = [
+    pytest.param("ours", "ours", marks=OURS, id="ours-ours"),
+    pytest.param("ours", "native", marks=OURS, id="ours-native"),
+    pytest.param("native", "ours", marks=OURS, id="native-ours"),
+    pytest.param("native", "native", id="native-native"),
+]
+"""Client and server; the kernel's own with itself shows that a test asks nothing odd."""
+
+TEST_SECONDS = 60
+FIRST, LAST = ("test_sysctl.py",), ("test_unload.py",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declares the marker."""
+    config.addinivalue_line("markers", "ours: needs the module; loads it and turns the sysctl on")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The sysctl is tested before anything turns it on, unloading after everything else."""
+    items.sort(key=lambda item: (item.path.name in LAST, item.path.name not in FIRST))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Says beside the verdict how many captured segments it rests on."""
+    checked = dict(report.user_properties).get("segments")
+    if report.when == "call" and report.passed and checked is not None:
+        return "passed", ".", f"PASSED {checked:>5} segments checked, {report.duration:.1f} s"
+    return None
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """The sum over all tests."""
+    reports = terminalreporter.stats.get("passed", [])
+    total = sum(dict(report.user_properties).get("segments", 0) for report in reports)
+    terminalreporter.write_line(f"{total} segments checked in all captures")
+
+
+@pytest.fixture(autouse=True)
+def deadline() -> Iterator[None]:
+    """No test may hang."""
+
+    def expire(*_: object) -> None:
+        raise TimeoutError(f"the test took more than {TEST_SECONDS * SLOWDOWN:g} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, TEST_SECONDS * SLOWDOWN)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def module() -> Iterator[Module]:
+    """The module under test; at the very end it must go without a trace."""
+    module = Module()
+    yield module
+    if module.loaded:
+        module.unload(wait=True)
+
+
+@pytest.fixture(autouse=True)
+def _needs_module(request: pytest.FixtureRequest, module: Module) -> None:
+    """Skips what needs the module where it is meant to be missing."""
+    if request.node.get_closest_marker("ours") is None:
+        return
+    module.require()
+    module.enable()
+
+
+@pytest.fixture
+def link(request: pytest.FixtureRequest) -> Iterator[Link]:
+    """Two hosts and a tapped cable; a test that ends without judging the capture has failed."""
+    link = Link()
+    try:
+        yield link
+        if directory := os.environ.get("TAO_CAPTURES"):
+            name = "".join(c if c.isalnum() or c in "-_" else "-" for c in request.node.name)
+            link.save(Path(directory, name))
+        if not request.node.stash.get(_FAILED, False):
+            assert link.report is not None, "nobody looked at the capture"
+    finally:
+        link.close()
+
+
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytest.TestReport:
+    """Notes what the capture showed, and for the fixtures whether the test has failed already."""
+    link = item.funcargs.get("link")
+    if call.when == "call" and link is not None and link.report is not None:
+        item.user_properties.append(("segments", len(link.report.segments)))
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = not report.passed
+    return report

@@ -1,0 +1,102 @@
+"""As much rtnetlink as two hosts on a cable need.
+
+`ip` would do, but starting it several times in each test took most of the suite's time in an
+emulated machine.
+"""
+
+import socket
+import struct
+from collections.abc import Iterable
+from ipaddress import ip_interface
+from types import TracebackType
+from typing import Self
+
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
+NLMSG_ERROR = 2
+RTM_NEWLINK, RTM_NEWADDR, RTM_NEWNEIGH = 16, 20, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD = 1, 3, 18, 26, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
+IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 0x02
+NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
+IFF_UP = 1
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One attribute, padded."""
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def link_attributes(name: str, mac: bytes) -> bytes:
+    """What a new interface is to be called."""
+    return attribute(IFLA_IFNAME, name.encode() + b"\0") + attribute(IFLA_ADDRESS, mac)
+
+
+class Rtnetlink:
+    """A connection to the network namespace that it is opened in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def _request(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        flags |= NLM_F_REQUEST | NLM_F_ACK
+        header = struct.pack("=IHHII", 16 + len(body), kind, flags, self._sequence, 0)
+        self._socket.send(header + body)
+        reply = self._socket.recv(65536)
+        _, answer, _, sequence, _, error = struct.unpack_from("=IHHIIi", reply)
+        assert (answer, sequence) == (NLMSG_ERROR, self._sequence)
+        if error:
+            raise OSError(-error, f"rtnetlink request {kind} refused")
+
+    def add_veth(
+        self, name: str, mac: bytes, peer_name: str, peer_mac: bytes, peer_namespace: int
+    ) -> None:
+        """A pair of interfaces, the peer in the namespace of that file descriptor."""
+        peer = link_attributes(peer_name, peer_mac)
+        peer += attribute(IFLA_NET_NS_FD, struct.pack("=I", peer_namespace))
+        data = attribute(VETH_INFO_PEER, bytes(16) + peer)
+        info = attribute(IFLA_INFO_KIND, b"veth\0") + attribute(IFLA_INFO_DATA, data)
+        body = bytes(16) + link_attributes(name, mac) + attribute(IFLA_LINKINFO, info)
+        self._request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def set_up(self, name: str) -> None:
+        """Brings the interface up, without an IPv6 address of its own making."""
+        index = socket.if_nametoindex(name)
+        mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([ADDR_GEN_MODE_NONE]))
+        family = attribute(IFLA_AF_SPEC, attribute(socket.AF_INET6, mode))
+        self._request(RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0) + family)
+        self._request(RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, IFF_UP, IFF_UP))
+
+    def add_addresses(self, name: str, interfaces: Iterable[str]) -> None:
+        """Addresses with their prefix lengths, usable at once."""
+        index = socket.if_nametoindex(name)
+        for written in interfaces:
+            interface = ip_interface(written)
+            family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+            prefix = interface.network.prefixlen
+            body = struct.pack("=BBBBI", family, prefix, IFA_F_NODAD, 0, index)
+            for kind in (IFA_LOCAL, IFA_ADDRESS):
+                body += attribute(kind, interface.packed)
+            self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def add_neighbours(self, name: str, addresses: Iterable[str], mac: bytes) -> None:
+        """Where these addresses are, so that nobody has to ask."""
+        index = socket.if_nametoindex(name)
+        for address in map(ip_interface, addresses):
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            body = struct.pack("=BxxxiHBB", family, index, NUD_PERMANENT, 0, 0)
+            body += attribute(NDA_DST, address.packed) + attribute(NDA_LLADDR, mac)
+            self._request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body)
