@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0
+
+# The kernel to build for: a tree of it, or a row of scripts/lib/kernels, or "running".
+KDIR ?= /lib/modules/$(shell uname -r)/build
+KERNEL ?=
+# The kernel to test on.
+TEST_KERNEL := $(or $(KERNEL),backports)
+
+VM := scripts/vm --kernel $(TEST_KERNEL)
+
+.PHONY: module
+module:
+ifneq ($(KERNEL),)
+	scripts/build --kernel $(KERNEL)
+else
+	@test -e $(KDIR)/Makefile || { echo \
+	"No kernel build tree at $(KDIR)."; $(say-how); exit 1; } >&2
+	@test -e $(KDIR)/rust/libkernel.rmeta || { echo \
+	"The tree at $(KDIR) lacks what Rust modules need; those of Debian's headers packages do."; \
+	$(say-how); exit 1; } >&2
+	$(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(CURDIR)/build/kdir modules
+	@echo "Built build/kdir/tcp_authopt.ko"
+endif
+
+define say-how
+echo "One of these builds the module all the same:"; \
+echo "  make KERNEL=running    for the running Debian kernel, after making a tree of its source"; \
+echo "  make KERNEL=backports  for the newest of Debian 13's backports"; \
+echo "  make KDIR=TREE         for a kernel tree with CONFIG_RUST in which modules_prepare has run"
+endef
+
+.PHONY: help
+help:
+	@echo "make demo        two routers in a VM, a BGP session between them, and what becomes of it"
+	@echo "make test        all tests: on the host, then in a VM with the module loaded"
+	@echo ""
+	@echo "make             build the module for the running kernel, or for KDIR=TREE, or for a"
+	@echo "                 Debian kernel: KERNEL=backports, testing, rt, running"
+	@echo "make check       format, lint, and count the lines of unsafe code"
+	@echo "make test-host   the protocol core only; needs no kernel (cargo test)"
+	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
+	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
+	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
+	@echo ""
+	@echo "scripts/vm -- COMMAND boots the kernel with the module loaded and runs COMMAND there."
+
+.PHONY: test
+test: test-host test-vm
+
+.PHONY: test-host
+test-host:
+	cargo test --quiet
+
+# All tests, unless TESTS says which.
+TESTS := tests/verifier tests/vm
+.PHONY: test-vm
+test-vm:
+	$(VM) --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+
+.PHONY: test-tools
+test-tools:
+	scripts/vm-selftest --kernel $(TEST_KERNEL)
+
+.PHONY: demo
+demo:
+	$(VM) --share . -- demo/routers
+
+.PHONY: check
+check:
+	scripts/check --kernel $(TEST_KERNEL)
+
+.PHONY: clean
+clean:
+	rm -rf build target
