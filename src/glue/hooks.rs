@@ -357,7 +357,13 @@ unsafe extern "C" fn tao_rust_receive(
     // SAFETY: All live; we are in an RCU read-side section.
     unsafe {
         let (seg, header) = Segment::from_raw(&*segment);
-        let state = rx::State::new(state, &*numbers);
+        let again = || {
+            let mut numbers = *numbers;
+            if state == bindings::tao_state_TAO_PAIRED {
+                bindings::tao_reread(sk, conn, &mut numbers);
+            }
+            rx::State::new(state, &numbers)
+        };
         let wants_md5 = || bindings::tao_md5_wanted(sk, peer, (*segment).family);
         rx::receive(
             conn_of(conn),
@@ -365,7 +371,8 @@ unsafe extern "C" fn tao_rust_receive(
             &seg,
             header,
             &ffi::peer_of(&*peer),
-            state,
+            rx::State::new(state, &*numbers),
+            again,
             wants_md5,
         )
     }

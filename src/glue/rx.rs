@@ -23,7 +23,6 @@ use super::rcu::RcuSlot;
 use super::traffic::Grounds;
 use super::traffic::TrafficKey;
 use super::tx::may_send;
-use crate::proto::addr::Endpoints;
 use crate::proto::conn::isns_and_sne;
 use crate::proto::conn::Context;
 use crate::proto::conn::KeyIds;
@@ -31,7 +30,6 @@ use crate::proto::kdf::Isns;
 use crate::proto::mac::tags_equal;
 use crate::proto::mkt::Peer;
 use crate::proto::select;
-use crate::proto::sne::near_wrap;
 use crate::proto::sne::Sne;
 use crate::proto::verdict::first_step;
 use crate::proto::verdict::Discard;
@@ -56,8 +54,8 @@ pub(super) enum State {
     Unprotected,
 }
 
-/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `wants_md5`: the socket has an
-/// MD5 key for the sender.
+/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `again`: the state, read once
+/// more. `wants_md5`: the socket has an MD5 key for the sender.
 pub(super) fn receive(
     conn: &Conn,
     sk: Sock<'_>,
@@ -65,9 +63,10 @@ pub(super) fn receive(
     header: &[u8],
     peer: &Peer,
     state: State,
+    again: impl Fn() -> State,
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
-    match judge(conn, segment, header, peer, state) {
+    match judge(conn, segment, header, peer, state, again) {
         // What the stack does for a segment without AO it does not do behind this hook.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
@@ -131,6 +130,7 @@ fn judge(
     header: &[u8],
     peer: &Peer,
     state: State,
+    again: impl Fn() -> State,
 ) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
     let tcp = TcpHeader::parse(header).map_err(malformed)?;
@@ -146,17 +146,12 @@ fn judge(
         Step::CheckMd5 => return Ok(false),
         Step::Verify(option) => option,
     };
-    let (context, own) = match state {
-        State::Listen => (Context::Listen, false),
-        State::Request(context) => (context, false),
-        State::Own(context) => (context, true),
-        State::Closed | State::Unprotected => return Err(Refusal::Closed),
-    };
+    let own = matches!(state, State::Own(_));
     // The stack would answer the ACK of a request: not unless that can be signed.
     if matches!(state, State::Request(_)) && !may_send(conn, peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, segment, &tcp, peer, context, &option, own)?;
+    verify(conn, segment, &tcp, peer, state, again, &option)?;
     // A SYN may be of any age.
     if own && (!tcp.syn() || tcp.ack()) {
         conn.on_received(KeyIds {
@@ -178,14 +173,34 @@ fn verify(
     segment: &Segment<'_>,
     tcp: &TcpHeader<'_>,
     peer: &Peer,
-    context: Context,
+    state: State,
+    again: impl Fn() -> State,
     option: &AoOption,
-    own: bool,
 ) -> Result<(), Refusal> {
     let opening = tcp.syn() && !tcp.ack();
     let ends = segment.endpoints(tcp.source(), tcp.dest());
+    let context = state.context().ok_or(Refusal::Closed)?;
     let (isns, sne) = isns_and_sne(context, tcp).ok_or(Refusal::Unknown)?;
-    let check = |key: &TrafficKey| mac_is_right(key, sne, context, &ends, tcp, option, segment);
+    let right = |key: &TrafficKey, sne| {
+        let mac = key
+            .mac(sne, &ends, tcp, option.offset, segment)
+            .map_err(|_| Refusal::Discard(Discard::Malformed))?;
+        Ok(tags_equal(&mac, &option.mac))
+    };
+    let check = |key: &TrafficKey| {
+        if right(key, sne)? {
+            return Ok(());
+        }
+        // SNE and sequence number of the connection were read one after the other, without its
+        // lock: while another CPU took it over a wrap, they did not belong together.
+        let settled = again()
+            .context()
+            .and_then(|context| isns_and_sne(context, tcp));
+        match settled {
+            Some((_, settled)) if settled != sne && right(key, settled)? => Ok(()),
+            _ => Err(Refusal::Discard(Discard::BadMac)),
+        }
+    };
 
     let now = now();
     let guard = rcu::read_lock();
@@ -196,7 +211,7 @@ fn verify(
     };
     // Traffic keys are kept for the pair of ISNs of a connection: not for a SYN, a listener's
     // requests, or an answer to our SYN, whose ISN is not settled before it is verified.
-    let keeps = own && !opening && matches!(context, Context::Paired { .. });
+    let keeps = matches!(state, State::Own(Context::Paired { .. })) && !opening;
     let kept = |keyid| {
         let slots = conn.rx.iter().filter(|_| keeps);
         slots
@@ -240,37 +255,16 @@ fn keep(conn: &Conn, key: &TrafficKey, slot: Option<&RcuSlot<TrafficKey>>, guard
     }
 }
 
-fn mac_is_right(
-    key: &TrafficKey,
-    sne: Sne,
-    context: Context,
-    ends: &Endpoints,
-    tcp: &TcpHeader<'_>,
-    option: &AoOption,
-    segment: &Segment<'_>,
-) -> Result<(), Refusal> {
-    let right = |sne| {
-        let mac = key
-            .mac(sne, ends, tcp, option.offset, segment)
-            .map_err(|_| Refusal::Discard(Discard::Malformed))?;
-        Ok(tags_equal(&mac, &option.mac))
-    };
-    if right(sne)? {
-        return Ok(());
-    }
-    // SNE and sequence number of the connection were read one after the other, without its lock:
-    // while another CPU takes it over a wrap, they may not belong together.
-    if let Context::Paired { basis_seq, .. } = context {
-        if near_wrap(basis_seq)
-            && (right(Sne(sne.0.wrapping_add(1)))? || right(Sne(sne.0.wrapping_sub(1)))?)
-        {
-            return Ok(());
+impl State {
+    /// What is known of the connection; `None` if there is none.
+    fn context(self) -> Option<Context> {
+        match self {
+            Self::Listen => Some(Context::Listen),
+            Self::Request(context) | Self::Own(context) => Some(context),
+            Self::Closed | Self::Unprotected => None,
         }
     }
-    Err(Refusal::Discard(Discard::BadMac))
-}
 
-impl State {
     /// Of what C knows.
     pub(super) fn new(state: bindings::tao_state, numbers: &bindings::tao_numbers) -> Self {
         let paired = Context::Paired {

@@ -546,6 +546,17 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 		   tao_isn_wraps(info->risn));
 }
 
+/*
+ * Where the peer of @sk, which may be a TIME-WAIT socket, is now. The stack counts the SNE up and
+ * then moves rcv_nxt, under a lock that is not held here.
+ */
+void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers)
+{
+	numbers->sne = tao_rcv_sne(&conn->info);
+	numbers->seq = READ_ONCE(sk->sk_state) == TCP_TIME_WAIT ?
+		       READ_ONCE(tcp_twsk(sk)->tw_rcv_nxt) : READ_ONCE(tcp_sk(sk)->rcv_nxt);
+}
+
 /* @sk may be a request socket. */
 void tao_peer_of_sock(const struct sock *sk, struct tao_peer *peer)
 {

@@ -366,8 +366,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		numbers.risn = ntohl(conn->info.risn);
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
 			state = TAO_PAIRED;
-			numbers.sne = tao_rcv_sne(&conn->info);
-			numbers.seq = READ_ONCE(tcp_sk(sk)->rcv_nxt);
+			tao_reread(sk, conn, &numbers);
 		} else if (now_in == TCP_SYN_SENT) {
 			state = TAO_SYN_SENT;
 		} else if (now_in == TCP_SYN_RECV) {
@@ -602,7 +601,6 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 {
 	const struct inet_timewait_sock *tw = TAO_ARG(fregs, 0, const struct inet_timewait_sock *);
 	const struct sk_buff *skb = TAO_ARG(fregs, 1, const struct sk_buff *);
-	const struct tcp_timewait_sock *tcptw = tcp_twsk((const struct sock *)tw);
 	struct tao_conn *conn = tao_attached_tw(tw);
 	struct tao_numbers numbers;
 	struct tao_segment seg;
@@ -613,9 +611,8 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	numbers = (struct tao_numbers) {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
-		.sne = tao_rcv_sne(&conn->info),
-		.seq = READ_ONCE(tcptw->tw_rcv_nxt),
 	};
+	tao_reread((const struct sock *)tw, conn, &numbers);
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
 	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer, TAO_PAIRED,

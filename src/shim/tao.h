@@ -221,6 +221,7 @@ bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 fa
 int tao_conn_tables_init(void);
 void tao_conn_tables_exit(void);
 
+void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers);
 int tao_drain(void);
 
 /* hook.c, net.c */
