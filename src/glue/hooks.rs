@@ -357,6 +357,11 @@ unsafe extern "C" fn tao_rust_receive(
     // SAFETY: All live; we are in an RCU read-side section.
     unsafe {
         let (seg, header) = Segment::from_raw(&*segment);
+        let received = rx::Received {
+            segment: seg,
+            header,
+            peer: ffi::peer_of(&*peer),
+        };
         let again = || {
             let mut numbers = *numbers;
             if state == bindings::tao_state_TAO_PAIRED {
@@ -364,16 +369,13 @@ unsafe extern "C" fn tao_rust_receive(
             }
             rx::State::new(state, &numbers)
         };
-        let wants_md5 = || bindings::tao_md5_wanted(sk, peer, (*segment).family);
         rx::receive(
             conn_of(conn),
             Sock::from_raw(sk),
-            &seg,
-            header,
-            &ffi::peer_of(&*peer),
+            &received,
             rx::State::new(state, &*numbers),
             again,
-            wants_md5,
+            || bindings::tao_md5_wanted(sk, peer, (*segment).family),
         )
     }
 }

@@ -54,19 +54,26 @@ pub(super) enum State {
     Unprotected,
 }
 
+/// A segment that has come.
+pub(super) struct Received<'a> {
+    pub(super) segment: Segment<'a>,
+    /// Its TCP header.
+    pub(super) header: &'a [u8],
+    /// Its sender.
+    pub(super) peer: Peer,
+}
+
 /// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `again`: the state, read once
 /// more. `wants_md5`: the socket has an MD5 key for the sender.
 pub(super) fn receive(
     conn: &Conn,
     sk: Sock<'_>,
-    segment: &Segment<'_>,
-    header: &[u8],
-    peer: &Peer,
+    received: &Received<'_>,
     state: State,
     again: impl Fn() -> State,
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
-    match judge(conn, segment, header, peer, state, again) {
+    match judge(conn, received, state, again) {
         // What the stack does for a segment without AO it does not do behind this hook.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
@@ -126,17 +133,15 @@ enum Refusal {
 /// `Ok(true)`: its MAC is right. `Ok(false)`: it needs none.
 fn judge(
     conn: &Conn,
-    segment: &Segment<'_>,
-    header: &[u8],
-    peer: &Peer,
+    received: &Received<'_>,
     state: State,
     again: impl Fn() -> State,
 ) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
-    let tcp = TcpHeader::parse(header).map_err(malformed)?;
+    let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
     let keyed = match state {
         State::Unprotected => false,
-        State::Listen => is_keyed(conn, peer),
+        State::Listen => is_keyed(conn, &received.peer),
         // Even if its last key is gone.
         State::Request(_) | State::Own(_) | State::Closed => true,
     };
@@ -148,10 +153,10 @@ fn judge(
     };
     let own = matches!(state, State::Own(_));
     // The stack would answer the ACK of a request: not unless that can be signed.
-    if matches!(state, State::Request(_)) && !may_send(conn, peer) {
+    if matches!(state, State::Request(_)) && !may_send(conn, &received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, segment, &tcp, peer, state, again, &option)?;
+    verify(conn, received, &tcp, &option, state, again)?;
     // A SYN may be of any age.
     if own && (!tcp.syn() || tcp.ack()) {
         conn.on_received(KeyIds {
@@ -170,13 +175,13 @@ pub(super) fn is_keyed(conn: &Conn, peer: &Peer) -> bool {
 
 fn verify(
     conn: &Conn,
-    segment: &Segment<'_>,
+    received: &Received<'_>,
     tcp: &TcpHeader<'_>,
-    peer: &Peer,
+    option: &AoOption,
     state: State,
     again: impl Fn() -> State,
-    option: &AoOption,
 ) -> Result<(), Refusal> {
+    let Received { segment, peer, .. } = received;
     let opening = tcp.syn() && !tcp.ack();
     let ends = segment.endpoints(tcp.source(), tcp.dest());
     let context = state.context().ok_or(Refusal::Closed)?;
