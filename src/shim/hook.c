@@ -26,7 +26,8 @@ DEFINE_STATIC_KEY_FALSE(tao_in_use);
 static __always_inline void tao_redirect(const struct tao_hook *hook, struct ftrace_regs *fregs,
 					 unsigned long parent_ip)
 {
-	if (!within_module(parent_ip, THIS_MODULE) && hook->ours(fregs))
+	/* All that calls an original is in .text. */
+	if (!within_module_mem_type(parent_ip, THIS_MODULE, MOD_TEXT) && hook->ours(fregs))
 		ftrace_regs_set_instruction_pointer(fregs, (unsigned long)hook->replacement);
 }
 
@@ -75,44 +76,123 @@ static struct tao_hook_set {
 	{ &tao_sockopt_ops, tao_sockopt_hooks },
 };
 
-/*
- * Finds every function. kallsyms is not exported to modules, but a kprobe that is never armed tells
- * where its symbol is. They go all at once: that waits for a grace period.
- */
-static int tao_locate(void)
+/* Says why the module is not loaded: one line, whatever is undone after it. */
+static int tao_refuse(const struct tao_hook *hook, const char *why, int err)
 {
+	pr_err("tcp_authopt: cannot hook %s: %s (%pe)\n", hook->name, why, ERR_PTR(err));
+	return err;
+}
+
+/*
+ * Finds a function: kallsyms is not exported to modules, but a kprobe that is never armed tells where
+ * its symbol is.
+ */
+static int tao_find(struct tao_hook *hook, struct kprobe *probe)
+{
+	int err;
+
+	probe->symbol_name = hook->name;
+	probe->flags = KPROBE_FLAG_DISABLED;
+	err = register_kprobe(probe);
+	if (err == -ENOENT)
+		return tao_refuse(hook, "not in this kernel", err);
+	if (err)
+		return tao_refuse(hook, "the kprobe that is to find it is refused", err);
+	hook->ip = (unsigned long)probe->addr;
+	return 0;
+}
+
+/* Finds them all. Their probes go at once, since that waits for a grace period. */
+static int tao_find_all(void)
+{
+	struct kprobe *probes = kcalloc(TAO_HOOKS_MAX, sizeof(*probes), GFP_KERNEL);
 	struct kprobe *found[TAO_HOOKS_MAX];
 	size_t count = 0;
 	int err = 0;
 
+	if (!probes)
+		return -ENOMEM;
 	for (size_t i = 0; i < ARRAY_SIZE(tao_hook_sets) && !err; i++) {
 		struct tao_hook *hook;
 
 		for (hook = tao_hook_sets[i].hooks; hook->name && !err; hook++) {
-			struct kprobe *probe = kzalloc(sizeof(*probe), GFP_KERNEL);
-
-			if (!probe || WARN_ON(count == ARRAY_SIZE(found))) {
-				kfree(probe);
-				err = -ENOMEM;
+			if (WARN_ON(count == TAO_HOOKS_MAX)) {
+				err = -E2BIG;
 				break;
 			}
-			probe->symbol_name = hook->name;
-			probe->flags = KPROBE_FLAG_DISABLED;
-			err = register_kprobe(probe);
-			if (err) {
-				pr_err("tcp_authopt: cannot hook %s: not in this kernel (%pe)\n",
-				       hook->name, ERR_PTR(err));
-				kfree(probe);
+			err = tao_find(hook, &probes[count]);
+			if (err)
 				break;
-			}
-			hook->ip = (unsigned long)probe->addr;
-			found[count++] = probe;
+			found[count] = &probes[count];
+			count++;
+			/* What the kernel itself lacks is looked for in modules. */
+			if (hook->ip >= MODULES_VADDR)
+				err = tao_refuse(hook, "not in this kernel, but in a module",
+						 -ENOENT);
 		}
 	}
 	unregister_kprobes(found, count);
-	while (count--)
-		kfree(found[count]);
+	kfree(probes);
 	return err;
+}
+
+/*
+ * BPF programs may be on the functions already. Those that call the function themselves (fexit) have
+ * to be told that it may be another one, which ftrace does, and which fails for the moment while
+ * somebody else attaches or detaches one.
+ */
+static int tao_register(struct ftrace_ops *ops)
+{
+	int tries = 100, err;
+
+	do {
+		err = register_ftrace_function(ops);
+	} while (err == -EAGAIN && --tries);
+	return err;
+}
+
+static void notrace tao_let_pass(unsigned long ip, unsigned long parent_ip,
+				 struct ftrace_ops *ops, struct ftrace_regs *fregs)
+{
+}
+
+/* Whether ftrace takes these flags for this function alone. */
+static int tao_try(const struct tao_hook *hook, unsigned long flags)
+{
+	static struct ftrace_ops ops = { .func = tao_let_pass };
+	int err;
+
+	ops.flags = flags;
+	err = ftrace_set_filter_ip(&ops, hook->ip, 0, 1);
+	if (!err)
+		err = tao_register(&ops);
+	if (!err)
+		unregister_ftrace_function(&ops);
+	ftrace_free_filter(&ops);
+	return err;
+}
+
+static const char *tao_reason(int err)
+{
+	return err == -EBUSY ? "a live patch or the like holds it" :
+	       err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses";
+}
+
+/* ftrace has refused a set, for itself or for one of the functions, and does not say which. */
+static int tao_explain(const struct tao_hook_set *set, int refused)
+{
+	const struct tao_hook *hook = set->hooks;
+	int err = tao_try(hook, FTRACE_OPS_FL_PERMANENT);
+
+	/* Nobody can hold a function against that. */
+	if (err == -EBUSY)
+		return tao_refuse(hook, "ftrace is off (kernel.ftrace_enabled)", err);
+	for (; hook->name; hook++) {
+		err = tao_try(hook, FTRACE_OPS_FL_IPMODIFY);
+		if (err)
+			return tao_refuse(hook, tao_reason(err), err);
+	}
+	return tao_refuse(set->hooks, "it or another one was held until a moment ago", refused);
 }
 
 static int tao_attach_set(struct tao_hook_set *set)
@@ -122,19 +202,12 @@ static int tao_attach_set(struct tao_hook_set *set)
 
 	for (hook = set->hooks; hook->name; hook++) {
 		err = ftrace_set_filter_ip(set->ops, hook->ip, 0, 0);
-		if (err) {
-			pr_err("tcp_authopt: cannot hook %s: ftrace does not know it (%pe)\n",
-			       hook->name, ERR_PTR(err));
-			return err;
-		}
+		if (err)
+			return tao_refuse(hook, err == -EINVAL ? "ftrace does not know it" :
+					  tao_reason(err), err);
 	}
-	err = register_ftrace_function(set->ops);
-	if (err)
-		pr_err("tcp_authopt: cannot hook %s%s: %s (%pe)\n", set->hooks->name,
-		       set->hooks[1].name ? " and others" : "",
-		       err == -EBUSY ? "a live patch or the like holds it, or ftrace is off" :
-		       "ftrace refuses", ERR_PTR(err));
-	return err;
+	err = tao_register(set->ops);
+	return err ? tao_explain(set, err) : 0;
 }
 
 static void tao_detach_set(struct tao_hook_set *set)
@@ -143,13 +216,16 @@ static void tao_detach_set(struct tao_hook_set *set)
 	ftrace_free_filter(set->ops);
 }
 
-/* Attaches every hook, or none. */
+/*
+ * Attaches every hook, or none. What is undone needs no waiting for replacements: the socket options
+ * come last, and before the first of them no socket has state, so that no call was redirected.
+ */
 int tao_hooks_init(void)
 {
 	size_t i;
 	int err;
 
-	err = tao_locate();
+	err = tao_find_all();
 	if (err)
 		return err;
 	for (i = 0; i < ARRAY_SIZE(tao_hook_sets); i++) {
