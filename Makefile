@@ -58,7 +58,8 @@ test-host:
 TESTS := tests/verifier tests/vm
 .PHONY: test-vm
 test-vm:
-	$(VM) --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
+	$(VM) --allow-from tests/vm/provoked-log --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
 
 .PHONY: test-tools
 test-tools:
@@ -84,4 +85,4 @@ check:
 
 .PHONY: clean
 clean:
-	rm -rf build target
+	rm -rf build tests/modules/build target

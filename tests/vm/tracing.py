@@ -1,0 +1,111 @@
+"""What the module has hooked, and what else may sit on these functions: tracers that count."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import bpf
+
+TRACEFS = Path("/sys/kernel/tracing")
+
+
+def hooked() -> dict[str, str]:
+    """The functions that the loaded module has hooked, each with its callback.
+
+    Only while nobody else is on them: ftrace does not tell who shares a function.
+    """
+    text = (TRACEFS / "enabled_functions").read_text()
+    return dict(re.findall(r"^(\S+) .*->(\w+)\+\S+ \[tcp_authopt\]$", text, re.MULTILINE))
+
+
+class Tracer(Protocol):
+    """Something on functions that counts."""
+
+    def hits(self) -> Counter[str]:
+        """How often each function was met."""
+
+    def close(self) -> None:
+        """Detaches it."""
+
+
+class Events:
+    """An event of tracefs with a probe on each function; a record in the trace is a hit."""
+
+    def __init__(self, functions: Iterable[str], name: str, kind: str, suffix: str = "") -> None:
+        self.name = name
+        self._define(f"{kind}:tao/{name} {function}{suffix}" for function in functions)
+        self._switch("1")
+
+    @staticmethod
+    def _define(lines: Iterable[str]) -> None:
+        # Opened by hand: it can be appended to, but not sought in.
+        fd = os.open(TRACEFS / "dynamic_events", os.O_WRONLY | os.O_APPEND)
+        try:
+            for line in lines:
+                os.write(fd, f"{line}\n".encode())
+        finally:
+            os.close(fd)
+
+    def _switch(self, value: str) -> None:
+        (TRACEFS / "events/tao" / self.name / "enable").write_text(value)
+
+    def hits(self) -> Counter[str]:
+        """Counts the records: where, or from where to where."""
+        trace = (TRACEFS / "trace").read_text()
+        return Counter(re.findall(rf": {self.name}: \((?:\S+ <- )?(\w+)", trace))
+
+    def close(self) -> None:
+        """Removes it."""
+        self._switch("0")
+        self._define([f"-:tao/{self.name}"])
+        (TRACEFS / "trace").write_text("")
+
+
+class Programs:
+    """BPF programs."""
+
+    def __init__(self, functions: Iterable[str], attach: int) -> None:
+        self.programs: dict[str, bpf.Counter] = {}
+        for function in functions:
+            self.programs[function] = bpf.Counter(function, attach)
+
+    def hits(self) -> Counter[str]:
+        """Asks the programs."""
+        return Counter({function: program.hits for function, program in self.programs.items()})
+
+    def close(self) -> None:
+        """Detaches the programs."""
+        for program in self.programs.values():
+            program.close()
+
+
+class Several:
+    """Tracers of several kinds at once; only what all of them met counts."""
+
+    def __init__(self, functions: Iterable[str], kinds: Iterable[str]) -> None:
+        self.tracers = [TRACERS[kind](functions) for kind in kinds]
+
+    def hits(self) -> Counter[str]:
+        """The least that any of them counted."""
+        first, *others = [tracer.hits() for tracer in self.tracers]
+        for other in others:
+            first &= other
+        return first
+
+    def close(self) -> None:
+        """Detaches them, the last one first."""
+        for tracer in reversed(self.tracers):
+            tracer.close()
+
+
+TRACERS: dict[str, Callable[[Iterable[str]], Tracer]] = {
+    "kprobe": lambda functions: Events(functions, "kprobe", "p"),
+    "kretprobe": lambda functions: Events(functions, "kretprobe", "r"),
+    "fprobe": lambda functions: Events(functions, "fprobe", "f", "%return"),
+    "fentry": lambda functions: Programs(functions, bpf.FENTRY),
+    "fexit": lambda functions: Programs(functions, bpf.FEXIT),
+    "several": lambda functions: Several(functions, ["kprobe", "kretprobe", "fentry", "fexit"]),
+}
