@@ -27,6 +27,7 @@ use crate::proto::sockopt::Owner;
 use crate::proto::sockopt::Repair;
 use crate::proto::sockopt::Route;
 use crate::proto::sockopt::SockFlags;
+use crate::proto::sockopt::NATIVE_ADD_KEY_LEN;
 use crate::proto::uapi;
 
 /// What became of a call.
@@ -38,11 +39,11 @@ pub(super) enum Answer {
 
 pub(super) fn set(call: &Call<'_>) -> Result<Answer, Error> {
     let owner = owner(call);
-    let past = uapi::AUTHOPT_LEN;
+    // The only form that the value itself decides: no other is read before the sysctl is.
     let nonzero_past_8 = owner == Owner::Neither
         && call.optname() == uapi::TCP_AUTHOPT
-        && call.optlen() > past
-        && !call.rest_is_zero(past)?;
+        && call.optlen() >= NATIVE_ADD_KEY_LEN
+        && !call.rest_is_zero(uapi::AUTHOPT_LEN)?;
     match route_set(call.optname(), call.optlen(), nonzero_past_8, owner) {
         Route::Kernel => return Ok(Answer::NotOurs),
         Route::NoProtoOpt => return Err(Error::NoProtoOpt),

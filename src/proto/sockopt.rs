@@ -35,7 +35,7 @@ pub enum Route {
 }
 
 /// Size of the kernel's `struct tcp_ao_add`: the least that its option 38 takes.
-const NATIVE_ADD_KEY_LEN: usize = 288;
+pub const NATIVE_ADD_KEY_LEN: usize = 288;
 /// Size of the kernel's `struct tcp_ao_del`, option 39.
 const NATIVE_DEL_KEY_LEN: usize = 144;
 /// Size of the kernel's `struct tcp_ao_info_opt`, option 40.

@@ -6,6 +6,7 @@ by side, and both are written out here rather than taken from a header: the test
 """
 
 import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -46,6 +47,22 @@ AUTHOPT_KEY = struct.Struct("=IBBBB80s128siiQQQQ")
 REPAIR_AUTHOPT = struct.Struct("=IIIIII")
 
 assert (AUTHOPT.size, AUTHOPT_KEY.size, REPAIR_AUTHOPT.size) == (8, 256, 24)
+
+AUTHOPT_KEY_OFFSETS = {
+    "flags": 0,
+    "send_id": 4,
+    "recv_id": 5,
+    "alg": 6,
+    "keylen": 7,
+    "key": 8,
+    "addr": 88,
+    "ifindex": 216,
+    "prefixlen": 220,
+    "send_lifetime_begin": 224,
+    "send_lifetime_end": 232,
+    "recv_lifetime_begin": 240,
+    "recv_lifetime_end": 248,
+}
 
 
 class Authopt(NamedTuple):
@@ -121,6 +138,28 @@ def pack_key(
 def set_key(sock: socket.socket, key: bytes) -> None:
     """Adds, replaces or deletes a key of the socket's network namespace."""
     sock.setsockopt(socket.IPPROTO_TCP, TCP_AUTHOPT_KEY, key)
+
+
+class RepairAuthopt(NamedTuple):
+    """What a protected connection needs to go on elsewhere."""
+
+    src_isn: int
+    dst_isn: int
+    snd_sne: int
+    rcv_sne: int
+    snd_seq: int
+    rcv_seq: int
+
+
+def get_repair(sock: socket.socket) -> RepairAuthopt:
+    """Reads it; the socket must be in repair."""
+    value = sock.getsockopt(socket.IPPROTO_TCP, TCP_REPAIR_AUTHOPT, REPAIR_AUTHOPT.size)
+    return RepairAuthopt(*REPAIR_AUTHOPT.unpack(value))
+
+
+def set_repair(sock: socket.socket, repair: RepairAuthopt) -> None:
+    """Sets it; the socket must be in repair."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_AUTHOPT, REPAIR_AUTHOPT.pack(*repair))
 
 
 # --- the kernel's own ----------------------------------------------------------------------------
@@ -220,12 +259,61 @@ def native_require(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, value)
 
 
-def getsockopt_filled(sock: socket.socket, option: int, question: bytes) -> bytes:
-    """getsockopt() with a question in the buffer, which Python's own leaves empty."""
-    buffer = ctypes.create_string_buffer(question, len(question))
-    length = ctypes.c_uint32(len(question))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, buffer, ctypes.byref(length)):
+# --- the system calls, with what Python's own keep from the kernel --------------------------------
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(failed: int) -> None:
+    if failed:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return buffer.raw[: length.value]
+
+
+def setsockopt_at(sock: socket.socket, option: int, address: int, length: int) -> None:
+    """setsockopt() with a value anywhere in memory, or where there is none."""
+    value = ctypes.c_void_p(address)
+    _check(_LIBC.setsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, length))
+
+
+def getsockopt_at(sock: socket.socket, option: int, address: int, length: int) -> int:
+    """getsockopt() into anywhere; returns the length that the kernel has answered."""
+    size = ctypes.c_int32(length)
+    value = ctypes.c_void_p(address)
+    _check(
+        _LIBC.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, ctypes.byref(size))
+    )
+    return size.value
+
+
+def getsockopt_without_length(sock: socket.socket, option: int) -> None:
+    """getsockopt() with a length that cannot be read."""
+    value = ctypes.create_string_buffer(64)
+    nowhere = ctypes.c_void_p(NOWHERE)
+    _check(_LIBC.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, nowhere))
+
+
+def getsockopt_filled(sock: socket.socket, option: int, question: bytes) -> bytes:
+    """getsockopt() with a question in the buffer, which Python's own leaves empty."""
+    buffer = bytearray(question or b"\0")
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    return bytes(buffer[: getsockopt_at(sock, option, address, len(question))])
+
+
+NOWHERE = 8
+"""An address at which nothing can be."""
+
+
+class Cliff:
+    """Memory that ends: what begins `length` bytes before the end cannot be read further."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+        self._end = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + mmap.PAGESIZE
+        end = ctypes.c_void_p(self._end)
+        _check(_LIBC.mprotect(end, mmap.PAGESIZE, 0))
+
+    def hold(self, value: bytes) -> int:
+        """Puts the value right before the end, and returns its address."""
+        ctypes.memmove(self._end - len(value), value, len(value))
+        return self._end - len(value)
