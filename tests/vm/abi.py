@@ -248,7 +248,8 @@ class NativeInfo(NamedTuple):
     @classmethod
     def read(cls, sock: socket.socket) -> Self:
         """Asks the kernel."""
-        value = sock.getsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, AO_INFO.size)
+        # It minds reserved bits of the buffer that it answers into.
+        value = getsockopt_filled(sock, TCP_AO_INFO, bytes(AO_INFO.size))
         flags, _, *rest = AO_INFO.unpack(value)
         return cls(flags, *rest)
 
@@ -280,9 +281,7 @@ def getsockopt_at(sock: socket.socket, option: int, address: int, length: int) -
     """getsockopt() into anywhere; returns the length that the kernel has answered."""
     size = ctypes.c_int32(length)
     value = ctypes.c_void_p(address)
-    _check(
-        _LIBC.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, ctypes.byref(size))
-    )
+    _check(_LIBC.getsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, ctypes.byref(size)))
     return size.value
 
 

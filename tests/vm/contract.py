@@ -182,5 +182,6 @@ def _ends_before_it_begins(flags: int, times: list[int]) -> bool:
 def _written(prefix: IPv4Network | IPv6Network | None, *, given: bool) -> str:
     if prefix is None:
         return "*"
-    address = prefix.network_address.exploded
+    packed = prefix.network_address.packed
+    address = ".".join(map(str, packed)) if len(packed) == 4 else packed.hex(":", 2)
     return f"{address}/{prefix.prefixlen}" if given else address

@@ -13,9 +13,10 @@ from typing import Self
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLMSG_ERROR = 2
-RTM_NEWLINK, RTM_NEWADDR, RTM_NEWNEIGH = 16, 20, 28
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_NET_NS_FD = 1, 3, 18, 26, 28
-IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWNEIGH = 16, 17, 20, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 10, 18
+IFLA_AF_SPEC, IFLA_NET_NS_FD = 26, 28
+IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_VRF_TABLE = 1, 2, 1, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
@@ -71,6 +72,32 @@ class Rtnetlink:
         info = attribute(IFLA_INFO_KIND, b"veth\0") + attribute(IFLA_INFO_DATA, data)
         body = bytes(16) + link_attributes(name, mac) + attribute(IFLA_LINKINFO, info)
         self._request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def _add(self, name: str, kind: str, data: bytes = b"", index: int = 0) -> None:
+        info = attribute(IFLA_INFO_KIND, kind.encode() + b"\0") + attribute(IFLA_INFO_DATA, data)
+        named = attribute(IFLA_IFNAME, name.encode() + b"\0")
+        head = struct.pack("=BxHiII", 0, 0, index, 0, 0)
+        body = head + named + attribute(IFLA_LINKINFO, info)
+        self._request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def add_dummy(self, name: str) -> None:
+        """An interface to nowhere."""
+        self._add(name, "dummy")
+
+    def add_vrf(self, name: str, table: int, index: int = 0) -> None:
+        """An L3 master device, whose routes are in that table; an index of 0 is the next free."""
+        self._add(name, "vrf", attribute(IFLA_VRF_TABLE, struct.pack("=I", table)), index)
+
+    def enslave(self, name: str, master: str) -> None:
+        """Makes the interface a port of the master."""
+        index, its = map(socket.if_nametoindex, (name, master))
+        body = struct.pack("=BxHiII", 0, 0, index, 0, 0)
+        self._request(RTM_NEWLINK, 0, body + attribute(IFLA_MASTER, struct.pack("=I", its)))
+
+    def delete(self, name: str) -> None:
+        """Removes the interface."""
+        index = socket.if_nametoindex(name)
+        self._request(RTM_DELLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0))
 
     def set_up(self, name: str) -> None:
         """Brings the interface up, without an IPv6 address of its own making."""

@@ -49,33 +49,80 @@ def test_native_keys_are_dumped(link):
 @pytest.mark.parametrize("ends", ENDS)
 def test_native_option_meanings(link, ends):
     """A socket with native keys: every number is the kernel's, whatever the size."""
-    sock = link.client("native", ends, FIRST).sock
-    with refused(errno.EINVAL):
-        sock.setsockopt(TCP, abi.TCP_AUTHOPT, bytes(8))
-    with refused(errno.ENOENT):
-        abi.set_key(sock, abi.pack_key(1, 2))  # as TCP_AO_DEL_KEY with a longer struct
-    with refused(errno.ENOPROTOOPT):
-        sock.getsockopt(TCP, abi.TCP_AUTHOPT, 8)
-    abi.native_require(sock)
-    assert abi.NativeInfo.read(sock).flags & abi.INFO_AO_REQUIRED
-    assert link.a.namespace.read("tcp_authopt").count("\n") == 1
-    link.audit()
+    connection = link.connected("native", "native", ends)
+    peers = link.client("native", ends, FIRST), connection.listener, *connection.peers
+    for sock in (peer.sock for peer in peers):
+        with refused(errno.EINVAL):
+            sock.setsockopt(TCP, abi.TCP_AUTHOPT, bytes(8))
+        with refused(errno.ENOENT):
+            abi.set_key(sock, abi.pack_key(1, 2))  # as TCP_AO_DEL_KEY with a longer struct
+        for option in (abi.TCP_AUTHOPT, abi.TCP_AUTHOPT_KEY):
+            with refused(errno.ENOPROTOOPT):
+                sock.getsockopt(TCP, option, 8)
+        assert not abi.NativeInfo.read(sock).flags & abi.INFO_AO_REQUIRED
+        abi.native_require(sock)
+        assert abi.NativeInfo.read(sock).flags & abi.INFO_AO_REQUIRED
+    connection.exchange()
+    connection.close()
+    for host in (link.a, link.b):
+        assert host.namespace.read("tcp_authopt").count("\n") == 1
+    link.verify()
 
 
 @pytest.mark.parametrize("ends", ENDS)
 def test_our_option_meanings(link, ends):
-    """A socket with our state: every number is ours, whatever the size."""
-    client = link.client("ours", ends)
-    with refused(errno.EINVAL, errno.EFAULT):
+    """A socket with our state: every number is ours, whatever the size.
+
+    So it is for listeners and for both kinds of connections, protected or not.
+    """
+    protected = link.connected("ours", "ours", ends, FIRST)
+    for peer in protected.peers:
+        peer.delete(FIRST)
+    unprotected = link.connect(link.client("ours", ends), link.listen("ours", ends, port=8080))
+    socks = [link.client("ours", ends).sock]
+    for connection in (protected, unprotected):
+        socks += [peer.sock for peer in (*connection.peers, connection.listener)]
+    key = abi.AO_ADD.pack(bytes(128), b"hmac(sha1)", 0, 0, 0, 0, 1, 2, 0, 0, 1, b"x")
+    for sock in socks:
+        for _ in range(2):
+            with refused(errno.EINVAL):
+                sock.setsockopt(TCP, abi.TCP_AO_ADD_KEY, key)
+            with refused(errno.EFAULT):
+                sock.setsockopt(TCP, abi.TCP_AO_INFO, bytes(48))
+            with refused(errno.EPERM):
+                sock.getsockopt(TCP, abi.TCP_AO_INFO, 48)
+            for option in (abi.TCP_AO_GET_KEYS, abi.TCP_AO_REPAIR):
+                with refused(errno.ENOPROTOOPT):
+                    sock.setsockopt(TCP, option, bytes(304))
+                with refused(errno.ENOPROTOOPT):
+                    sock.getsockopt(TCP, option, 304)
+            abi.set_authopt(sock, abi.FLAG_REJECT_UNEXPECTED)
+            assert abi.get_authopt(sock).flags & ~abi.FLAG_ACTIVE == abi.FLAG_REJECT_UNEXPECTED
+        # As a key of ours, without an algorithm.
+        with refused(errno.EINVAL):
+            sock.setsockopt(TCP, abi.TCP_AO_DEL_KEY, bytes(144))
+    unprotected.exchange()
+    unprotected.close()
+    link.audit(unsigned=True)
+
+
+def test_a_connection_with_neither(link):
+    """The kernel refuses its own options there, as without us; ours are accepted, in vain."""
+    connection = link.connected("plain", "plain")
+    client, server = connection.peers
+    with refused(errno.EISCONN):
         abi.native_add_key(client.sock, client.address, 32, 1, 2, "hmac(sha1)", b"x")
-    with refused(errno.EFAULT):
-        client.sock.setsockopt(TCP, abi.TCP_AO_INFO, bytes(48))
-    for option in (abi.TCP_AO_GET_KEYS, abi.TCP_AO_REPAIR):
-        with refused(errno.ENOPROTOOPT):
-            client.sock.setsockopt(TCP, option, bytes(304))
-        with refused(errno.ENOPROTOOPT):
-            client.sock.getsockopt(TCP, option, 304)
-    link.audit()
+    with refused(errno.EISCONN):
+        abi.native_require(client.sock)
+    with refused(errno.EISCONN):
+        abi.native_del_key(client.sock, client.address, 32, 1, 2)
+    with refused(errno.ENOENT):
+        abi.NativeInfo.read(client.sock)
+    abi.set_authopt(server.sock)
+    assert abi.get_authopt(server.sock) == (0, 0, 0, 0, 0)
+    connection.exchange()
+    connection.close()
+    assert not link.verify(unsigned=True).signed
 
 
 def test_sizes_tell_them_apart(link):

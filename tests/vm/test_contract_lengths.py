@@ -27,9 +27,7 @@ CONTENTS = {
     38: (
         b"",
         abi.AUTHOPT.pack(abi.FLAG_REJECT_UNEXPECTED | abi.FLAG_LOCK_KEYID, 7, 8, 9, 10),
-        abi.AO_ADD.pack(
-            abi.pack_sockaddr(PEER), b"hmac(sha1)", 0, 0, 0, 32, 1, 2, 0, 0, 3, b"xyz"
-        ),
+        abi.AO_ADD.pack(abi.pack_sockaddr(PEER), b"hmac(sha1)", 0, 0, 0, 32, 1, 2, 0, 0, 3, b"xyz"),
     ),
     39: (
         abi.pack_key(1, 2, secret=b"8 bytes.", flags=0x780, lifetimes=(1, 9, 1, 9)),

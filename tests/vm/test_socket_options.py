@@ -10,12 +10,13 @@ import pytest
 
 import abi
 from abi import pack_key
-from link import FIRST, SECOND, V4, V6, Ours
+from link import FIRST, SECOND, V4, V6
 from netns import Namespace
 
 pytestmark = pytest.mark.ours
 
 TCP = socket.IPPROTO_TCP
+MAX_KEYS = Path("/proc/sys/net/ipv4/tcp_authopt_max_keys")
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def rows() -> list[str]:
     return Path("/proc/self/net/tcp_authopt").read_text().splitlines()[1:]
 
 
-@pytest.mark.parametrize("length", [4, 8, 9, 64], ids=str)
+@pytest.mark.parametrize("length", [0, 4, 8, 9, 64, 600], ids=str)
 def test_probe_for_support(sock, length):
     sock.setsockopt(TCP, abi.TCP_AUTHOPT, bytes(length))
     assert abi.get_authopt(sock) == (0, 0, 0, 0, 0)
@@ -69,30 +70,66 @@ def test_nothing_set_yet(sock):
 def test_flags_read_back(sock):
     flags = abi.FLAG_LOCK_KEYID | abi.FLAG_LOCK_RNEXTKEYID | abi.FLAG_REJECT_UNEXPECTED
     abi.set_authopt(sock, flags | abi.FLAG_ACTIVE, 7, 8)
-    assert abi.get_authopt(sock).flags == flags, "ACTIVE cannot be set"
-    assert sock.getsockopt(TCP, abi.TCP_AUTHOPT, 4) == abi.AUTHOPT.pack(flags, 0, 0, 0, 0)[:4]
-    assert len(sock.getsockopt(TCP, abi.TCP_AUTHOPT, 100)) == 8
+    value = abi.AUTHOPT.pack(flags, 0, 0, 0, 0)
+    for length in range(9):
+        assert abi.getsockopt_filled(sock, abi.TCP_AUTHOPT, bytes(length)) == value[:length]
+    assert sock.getsockopt(TCP, abi.TCP_AUTHOPT, 100) == value, "ACTIVE cannot be set"
 
 
 def test_unknown_flag_has_no_effect(sock):
-    with refused(errno.EINVAL):
-        abi.set_authopt(sock, 1 << 4)
+    unknown = [1 << bit for bit in range(4, 32)]
+    for flag in unknown:
+        with refused(errno.EINVAL):
+            abi.set_authopt(sock, flag)
     with refused(errno.ENOENT):
         abi.get_authopt(sock)
     abi.set_authopt(sock, abi.FLAG_REJECT_UNEXPECTED)
-    with refused(errno.EINVAL):
-        abi.set_authopt(sock, 1 << 31)
+    for flag in unknown:
+        with refused(errno.EINVAL):
+            abi.set_authopt(sock, flag | abi.FLAG_LOCK_KEYID)
     assert abi.get_authopt(sock).flags == abi.FLAG_REJECT_UNEXPECTED
 
 
+def test_order_of_errors_setting_authopt(sock):
+    """EPERM for the sysctl is first, see test_sysctl.py; then what cannot be read; then flags."""
+    unknown = abi.AUTHOPT.pack(1 << 4, 0, 0, 0, 0)
+    cliff = abi.Cliff()
+    for value, length in ((b"", 8), (unknown[:4], 8), (unknown, 9), (bytes(8), 9), (bytes(8), 600)):
+        with refused(errno.EFAULT):
+            abi.setsockopt_at(sock, abi.TCP_AUTHOPT, cliff.hold(value), length)
+    with refused(errno.EINVAL):
+        abi.setsockopt_at(sock, abi.TCP_AUTHOPT, cliff.hold(unknown), 8)
+    with refused(errno.ENOENT):
+        abi.get_authopt(sock)
+    abi.setsockopt_at(sock, abi.TCP_AUTHOPT, abi.NOWHERE, 0)
+    assert abi.get_authopt(sock).flags == 0, "there was nothing to read"
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["without-state", "with-state"])
+def test_order_of_errors_getting_authopt(sock, state):
+    """The length, then whether there is state, then where the answer goes to."""
+    if state:
+        abi.set_authopt(sock)
+    for option in (abi.TCP_AUTHOPT, abi.TCP_AUTHOPT_KEY, abi.TCP_REPAIR_AUTHOPT):
+        with refused(errno.EFAULT):
+            abi.getsockopt_without_length(sock, option)
+        with refused(errno.EINVAL):
+            abi.getsockopt_at(sock, option, abi.NOWHERE, -1)
+    with refused(errno.EFAULT if state else errno.ENOENT):
+        abi.getsockopt_at(sock, abi.TCP_AUTHOPT, abi.NOWHERE, 8)
+
+
 def test_longer_struct_of_a_later_version(sock):
-    sock.setsockopt(TCP, abi.TCP_AUTHOPT, bytes(20))
-    with refused(errno.EINVAL):
-        sock.setsockopt(TCP, abi.TCP_AUTHOPT, bytes(19) + b"\1")
+    """Which may not use what this one does not know."""
     key = pack_key(1, 2, secret=b"x")
-    sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(32))
+    for option, value in ((abi.TCP_AUTHOPT, bytes(8)), (abi.TCP_AUTHOPT_KEY, key)):
+        sock.setsockopt(TCP, option, value + bytes(32))
+        with refused(errno.EINVAL):
+            sock.setsockopt(TCP, option, value + bytes(31) + b"\1")
+    page = 4096
+    sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(2 * page))
     with refused(errno.EINVAL):
-        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(31) + b"\1")
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(2 * page) + b"\1")
 
 
 def test_shorter_struct_of_an_earlier_version(sock):
@@ -106,10 +143,9 @@ def test_asking_needs_no_privilege_and_keys_do(sock):
     with unprivileged():
         abi.set_authopt(sock)
         assert abi.get_authopt(sock).flags == 0
-        with refused(errno.EPERM):
-            abi.set_key(sock, pack_key(1, 2))
-        with refused(errno.EPERM):
-            abi.set_key(sock, bytes(256))
+        for value in (pack_key(1, 2), pack_key(1, 2, flags=abi.KEY_DEL)):
+            with refused(errno.EPERM):
+                abi.set_key(sock, value)
     assert rows() == []
 
 
@@ -117,128 +153,105 @@ def test_keys_cannot_be_read_back(sock):
     abi.set_key(sock, pack_key(1, 2, secret=b"secret"))
     with refused(errno.ENOPROTOOPT):
         sock.getsockopt(TCP, abi.TCP_AUTHOPT_KEY, 256)
+    abi.set_authopt(sock)
+    with refused(errno.ENOPROTOOPT):
+        sock.getsockopt(TCP, abi.TCP_AUTHOPT_KEY, 256)
+
+
+SEND_LIFETIME = abi.KEY_SEND_LIFETIME_BEGIN | abi.KEY_SEND_LIFETIME_END
+RECV_LIFETIME = abi.KEY_RECV_LIFETIME_BEGIN | abi.KEY_RECV_LIFETIME_END
 
 
 @pytest.mark.parametrize(
     "key",
     [
         pytest.param(pack_key(1, 2, flags=1 << 11), id="unknown-flag"),
-        pytest.param(pack_key(1, 2, flags=1 << 31 | abi.KEY_DEL), id="unknown-flag-delete"),
+        pytest.param(pack_key(1, 2, flags=1 << 31), id="unknown-last-flag"),
+        pytest.param(pack_key(1, 2, flags=1 << 11 | abi.KEY_DEL), id="unknown-flag-delete"),
         pytest.param(pack_key(1, 2, secret=bytes(80), keylen=81), id="key-too-long"),
+        pytest.param(pack_key(1, 2, keylen=81, flags=abi.KEY_DEL), id="key-too-long-delete"),
         pytest.param(pack_key(1, 2, address="2001:db8::1"), id="other-family"),
+        pytest.param(pack_key(1, 2, address="::ffff:192.0.2.1"), id="mapped"),
         pytest.param(pack_key(1, 2, flags=abi.KEY_ADDR_BIND), id="no-family"),
         pytest.param(pack_key(1, 2, address="192.0.2.0", prefixlen=33), id="prefix-33"),
+        pytest.param(pack_key(1, 2, address="192.0.2.0", prefixlen=256 + 24), id="prefix-280"),
         pytest.param(pack_key(1, 2, address="192.0.2.0", prefixlen=-1), id="prefix-negative"),
         pytest.param(pack_key(1, 2, address="192.0.2.1", prefixlen=24), id="host-bits"),
+        pytest.param(pack_key(1, 2, address="0.0.0.1", prefixlen=0), id="host-bits-of-any"),
+        pytest.param(pack_key(1, 2, prefixlen=0), id="prefix-of-no-address"),
         pytest.param(pack_key(1, 2, alg=0), id="algorithm-0"),
         pytest.param(pack_key(1, 2, alg=4), id="algorithm-4"),
         pytest.param(
-            pack_key(
-                1,
-                2,
-                flags=abi.KEY_SEND_LIFETIME_BEGIN | abi.KEY_SEND_LIFETIME_END,
-                lifetimes=(2000, 1999, 0, 0),
-            ),
-            id="send-lifetime",
+            pack_key(1, 2, flags=SEND_LIFETIME, lifetimes=(2000, 1999, 0, 0)), id="send-lifetime"
         ),
         pytest.param(
-            pack_key(
-                1,
-                2,
-                flags=abi.KEY_RECV_LIFETIME_BEGIN | abi.KEY_RECV_LIFETIME_END,
-                lifetimes=(0, 0, 2000, 1999),
-            ),
-            id="recv-lifetime",
+            pack_key(1, 2, flags=RECV_LIFETIME, lifetimes=(0, 0, 2000, 1999)), id="recv-lifetime"
         ),
         pytest.param(pack_key(1, 2, ifindex=1), id="ifindex-no-vrf"),
+        pytest.param(pack_key(1, 2, ifindex=-1), id="ifindex-negative"),
     ],
 )
 def test_key_that_makes_no_sense(sock, key):
     with refused(errno.EINVAL):
+        abi.set_key(sock, key)
+    MAX_KEYS.write_text("0")
+    with refused(errno.EINVAL):  # before ENOSPC
         abi.set_key(sock, key)
     assert rows() == []
 
 
 @pytest.mark.parametrize(
     ("address", "prefixlen"),
-    [("2001:db8::", 129), ("2001:db8::1", 64), ("2001:db8::", 16)],
-    ids=["prefix-129", "host-bits", "host-bits-behind-16"],
+    [
+        ("2001:db8::", 129),
+        ("2001:db8::1", 64),
+        ("2001:db8::", 16),
+        ("::ffff:192.0.2.1", 120),
+        ("192.0.2.1", None),
+    ],
+    ids=["prefix-129", "host-bits", "host-bits-behind-16", "mapped-host-bits", "ipv4"],
 )
-def test_ipv6_prefix_that_makes_no_sense(sock6, address, prefixlen):
+def test_ipv6_address_that_makes_no_sense(sock6, address, prefixlen):
     with refused(errno.EINVAL):
         abi.set_key(sock6, pack_key(1, 2, address=address, prefixlen=prefixlen))
 
 
-def test_fields_without_their_flag_are_ignored(sock):
-    """In the identity too: this is the same key three times."""
-    abi.set_key(sock, pack_key(1, 2))
-    key = bytearray(pack_key(1, 2, address="192.0.2.1", prefixlen=7, ifindex=9))
-    key[0:4] = bytes(4)
-    abi.set_key(sock, bytes(key))
-    assert len(rows()) == 1
-    key[0:4] = abi.KEY_DEL.to_bytes(4, "little")
-    abi.set_key(sock, bytes(key))
-    assert rows() == []
-
-
-def test_delete_finds_by_identity(sock):
-    key = pack_key(1, 2, address="192.0.2.1", secret=b"x")
-    abi.set_key(sock, key)
-    for other in (
-        pack_key(1, 2, flags=abi.KEY_DEL),
-        pack_key(2, 2, address="192.0.2.1", flags=abi.KEY_DEL),
-        pack_key(1, 1, address="192.0.2.1", flags=abi.KEY_DEL),
-        pack_key(1, 2, address="192.0.2.2", flags=abi.KEY_DEL),
-        pack_key(1, 2, address="192.0.2.1", prefixlen=32, flags=abi.KEY_DEL),
-        pack_key(1, 2, address="192.0.2.1", ifindex=0, flags=abi.KEY_DEL),
-    ):
-        with refused(errno.ENOENT):
-            abi.set_key(sock, other)
-    # Not part of the identity: the algorithm and the bytes.
-    abi.set_key(sock, pack_key(1, 2, address="192.0.2.1", alg=2, flags=abi.KEY_DEL))
-    assert rows() == []
-
-
-def test_longest_and_empty_key(sock):
-    abi.set_key(sock, pack_key(1, 2, secret=bytes(range(80))))
-    abi.set_key(sock, pack_key(3, 4))
-    assert len(rows()) == 2
-
-
-def test_overlapping_ids(sock):
-    """RFC 5925 3.1; a key for one peer may share its ids with one for all."""
-    abi.set_key(sock, pack_key(1, 2))
-    for send_id, recv_id in ((1, 3), (3, 2)):
-        with refused(errno.EEXIST):
-            abi.set_key(sock, pack_key(send_id, recv_id))
-    abi.set_key(sock, pack_key(1, 3, address="192.0.2.1"))
-    abi.set_key(sock, pack_key(1, 2, address="192.0.2.2"))
-    assert len(rows()) == 3
-
-
-def test_overlapping_ids_where_permitted(sock):
-    Path("/proc/sys/net/ipv4/tcp_authopt_key_overlap").write_text("1")
-    abi.set_key(sock, pack_key(1, 2))
-    abi.set_key(sock, pack_key(1, 3))
-    assert len(rows()) == 2
-
-
-def test_failed_replace_keeps_the_key(sock):
-    abi.set_key(sock, pack_key(1, 2, secret=b"x"))
-    before = rows()
+def test_order_of_errors_setting_a_key(sock):
+    """Each is given a value with the fault of the next one, too; for EPERM see test_sysctl.py."""
+    cliff = abi.Cliff()
+    with unprivileged(), refused(errno.EPERM):
+        abi.setsockopt_at(sock, abi.TCP_AUTHOPT_KEY, abi.NOWHERE, 256)
+    unknown = pack_key(1, 2, flags=1 << 11)
+    for value, length in ((unknown[:100], 256), (unknown, 257), (b"", 1)):
+        with refused(errno.EFAULT):
+            abi.setsockopt_at(sock, abi.TCP_AUTHOPT_KEY, cliff.hold(value), length)
+    delete = pack_key(1, 2, flags=abi.KEY_DEL)
     with refused(errno.EINVAL):
-        abi.set_key(sock, pack_key(1, 2, alg=9))
-    assert rows() == before
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, delete + b"\1")
+    with refused(errno.ENOENT):
+        abi.set_key(sock, delete)
+
+    abi.set_key(sock, pack_key(1, 2))
+    MAX_KEYS.write_text("1")
+    with refused(errno.ENOSPC):
+        abi.set_key(sock, pack_key(1, 3))  # which overlaps
+    MAX_KEYS.write_text("2")
+    with refused(errno.EEXIST):
+        abi.set_key(sock, pack_key(1, 3))
+    with refused(errno.EINVAL):
+        abi.set_key(sock, pack_key(1, 3, alg=9))
+    assert rows() == ["0x0\t1\t2\t1\t*\t0"]
 
 
 def test_repair_is_for_sockets_in_repair(sock):
+    """More of it is in test_contract_repair.py."""
     with refused(errno.EPERM):
         sock.getsockopt(TCP, abi.TCP_REPAIR_AUTHOPT, 24)
-    with refused(errno.EPERM):
-        sock.setsockopt(TCP, abi.TCP_REPAIR_AUTHOPT, bytes(24))
-    for length in (23, 25, 8):
-        with refused(errno.EFAULT):
+    for length in (24, 23):
+        with refused(errno.EPERM if length == 24 else errno.EFAULT):
             sock.setsockopt(TCP, abi.TCP_REPAIR_AUTHOPT, bytes(length))
+    with refused(errno.EFAULT):
+        abi.setsockopt_at(sock, abi.TCP_REPAIR_AUTHOPT, abi.NOWHERE, 24)
 
 
 def test_other_options_are_not_touched(sock):
@@ -264,6 +277,23 @@ def test_ids_of_a_connection(link, ends):
     link.verify()
 
 
+def test_ids_without_their_lock_are_not_stored(link):
+    """The second key would be used if they were; nor are ids stored that only a get tells."""
+    listener = link.listen("ours", V4, FIRST, SECOND)
+    client = link.client("ours", V4, FIRST, SECOND)
+    for ids in ((SECOND.a_id, SECOND.b_id, 0, 0), (0, 0, SECOND.a_id, SECOND.b_id)):
+        client.sock.setsockopt(TCP, abi.TCP_AUTHOPT, abi.AUTHOPT.pack(0, *ids))
+        assert abi.get_authopt(client.sock) == (0, 0, 0, 0, 0)
+    connection = link.connect(client, listener)
+    connection.exchange()
+    abi.set_authopt(client.sock, 0, SECOND.a_id, SECOND.b_id)
+    connection.exchange()
+    a, b = FIRST.a_id, FIRST.b_id
+    assert abi.get_authopt(client.sock) == (abi.FLAG_ACTIVE, a, b, b, a)
+    connection.close()
+    assert {record.key.name for record in link.verify().signed} == {"first"}
+
+
 def test_locked_ids(link):
     """The application's choice goes before the peer's, and a lock is inherited on accept."""
     listener = link.listen("ours", V4, FIRST, SECOND)
@@ -285,19 +315,5 @@ def test_locked_ids(link):
     abi.set_authopt(connection.client.sock, abi.FLAG_LOCK_KEYID, send_keyid=99)
     connection.exchange()
     assert abi.get_authopt(connection.server.sock).recv_keyid in (FIRST.a_id, SECOND.a_id)
-    connection.close()
-    link.verify()
-
-
-def test_prefix_and_unbound_keys_protect(link):
-    """Keys for a prefix on one end, for any peer on the other."""
-    control = link.a.control(socket.AF_INET)
-    link.know(FIRST)
-    key = pack_key(FIRST.a_id, FIRST.b_id, secret=FIRST.secret, address="192.0.2.0", prefixlen=24)
-    abi.set_key(control, key)
-    listener = link.listen("ours", V4)
-    abi.set_key(listener.sock, Ours.pack(link.b, None, FIRST))
-    connection = link.connect(link.client("ours", V4), listener)
-    connection.exchange()
     connection.close()
     link.verify()

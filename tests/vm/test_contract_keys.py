@@ -1,0 +1,485 @@
+"""Keys of a namespace: identity, overlap, limit, families, and that memory is charged."""
+
+import errno
+import os
+import random
+import resource
+import socket
+import struct
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+import abi
+from abi import pack_key
+from contract import Keys
+from link import BAD, FIRST, MAPPED_BOTH, MAPPED_CLIENT, V4, Ours
+from netns import Namespace
+from rtnetlink import Rtnetlink
+from test_socket_options import MAX_KEYS, refused, rows
+
+pytestmark = pytest.mark.ours
+
+OVERLAP = Path("/proc/sys/net/ipv4/tcp_authopt_key_overlap")
+RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
+PEER = "192.0.2.1"
+
+
+@pytest.fixture
+def sock():
+    """A socket in a namespace without any key."""
+    namespace = Namespace()
+    with namespace.entered(), socket.socket() as sock:
+        yield sock
+    namespace.close()
+
+
+@pytest.fixture
+def sock6(sock):
+    with socket.socket(socket.AF_INET6) as sock6:
+        yield sock6
+
+
+# --- identity ------------------------------------------------------------------------------------
+
+KEY = {"send_id": 1, "recv_id": 2, "address": PEER, "secret": b"secret"}
+
+
+def with_port(key: bytes) -> bytes:
+    """The key with a port in its address."""
+    return key[:90] + struct.pack("!H", 179) + key[92:]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(pack_key(**KEY | {"send_id": 3}), id="send_id"),
+        pytest.param(pack_key(**KEY | {"recv_id": 3}), id="recv_id"),
+        pytest.param(pack_key(**KEY | {"address": None}), id="addr_bind"),
+        pytest.param(pack_key(**KEY | {"address": "192.0.2.2"}), id="addr"),
+        pytest.param(pack_key(**KEY, prefixlen=32), id="prefixlen_flag"),
+        pytest.param(pack_key(**KEY | {"address": "192.0.2.0"}, prefixlen=24), id="prefixlen"),
+        pytest.param(pack_key(**KEY, ifindex=0), id="ifindex_flag"),
+    ],
+)
+def test_identity_is(sock, other):
+    """Two keys that differ in one of these are two, and each is deleted by its own."""
+    OVERLAP.write_text("1")
+    key = pack_key(**KEY)
+    abi.set_key(sock, key)
+    abi.set_key(sock, other)
+    assert len(rows()) == 2
+    for value, left in ((other, 1), (key, 0)):
+        flags = int.from_bytes(value[:4], "little") | abi.KEY_DEL
+        delete = flags.to_bytes(4, "little") + value[4:]
+        abi.set_key(sock, delete)
+        assert len(rows()) == left
+        with refused(errno.ENOENT):
+            abi.set_key(sock, delete)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(pack_key(**KEY, alg=abi.ALG_AES_128_CMAC_96), id="alg"),
+        pytest.param(pack_key(**KEY | {"secret": b"another"}), id="key"),
+        pytest.param(pack_key(**KEY | {"secret": b""}), id="keylen"),
+        pytest.param(pack_key(**KEY, flags=abi.KEY_EXCLUDE_OPTS), id="exclude_opts"),
+        pytest.param(pack_key(**KEY, flags=abi.KEY_NOSEND), id="nosend"),
+        pytest.param(pack_key(**KEY, flags=abi.KEY_NORECV), id="norecv"),
+        pytest.param(pack_key(**KEY, flags=0x780, lifetimes=(1, 2, 3, 4)), id="lifetimes"),
+        pytest.param(with_port(pack_key(**KEY)), id="port"),
+    ],
+)
+def test_identity_is_not(sock, other):
+    """The other one takes the key's place, and deletes it."""
+    abi.set_key(sock, pack_key(**KEY))
+    abi.set_key(sock, other)
+    assert len(rows()) == 1
+    flags = int.from_bytes(other[:4], "little") | abi.KEY_DEL
+    abi.set_key(sock, flags.to_bytes(4, "little") + other[4:])
+    assert rows() == []
+
+
+def test_fields_without_their_flag_are_ignored(sock):
+    """In the identity too: this is the same key three times."""
+    abi.set_key(sock, pack_key(1, 2))
+    filled = pack_key(1, 2, address=PEER, prefixlen=7, ifindex=9, lifetimes=(4, 3, 2, 1))
+    abi.set_key(sock, bytes(4) + filled[4:])
+    assert rows() == ["0x0\t1\t2\t1\t*\t0"]
+    abi.set_key(sock, abi.KEY_DEL.to_bytes(4, "little") + filled[4:])
+    assert rows() == []
+
+
+def test_the_vrf_is_identity_and_must_be_one(sock):
+    """Its device may be gone when the key is deleted, and not when one is added."""
+    with Rtnetlink() as rtnetlink:
+        for name, table in (("red", 100), ("blue", 200)):
+            rtnetlink.add_vrf(name, table)
+        rtnetlink.add_dummy("plain")
+        rtnetlink.enslave("plain", "red")
+        red, blue, plain = map(socket.if_nametoindex, ("red", "blue", "plain"))
+        for ifindex in (red, blue, 0):
+            abi.set_key(sock, pack_key(1, 2, ifindex=ifindex))
+        with refused(errno.EINVAL):
+            abi.set_key(sock, pack_key(1, 2, ifindex=plain))
+        rtnetlink.delete("blue")
+    with refused(errno.EINVAL):
+        abi.set_key(sock, pack_key(1, 2, ifindex=blue, secret=b"new"))
+    assert [row.split("\t")[-1] for row in rows()] == ["0", str(blue), str(red)]
+    for ifindex in (blue, red):
+        abi.set_key(sock, pack_key(1, 2, ifindex=ifindex, flags=abi.KEY_DEL))
+    with refused(errno.ENOENT):
+        abi.set_key(sock, pack_key(1, 2, ifindex=plain, flags=abi.KEY_DEL))
+    assert rows() == ["0x8\t1\t2\t1\t*\t0"]
+
+
+# --- delete --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(pack_key(9, 9), id="none"),
+        pytest.param(pack_key(1, 2, flags=abi.KEY_ADDR_BIND), id="no-family"),
+        pytest.param(pack_key(1, 2, address=PEER, prefixlen=33), id="prefix-33"),
+        pytest.param(pack_key(1, 2, address=PEER, prefixlen=-1), id="prefix-negative"),
+        pytest.param(pack_key(1, 2, address=PEER, prefixlen=24), id="host-bits"),
+        pytest.param(pack_key(1, 2, prefixlen=0), id="prefix-of-no-address"),
+        pytest.param(pack_key(1, 2, ifindex=-1), id="ifindex-negative"),
+    ],
+)
+def test_delete_of_what_is_not_there(sock, key):
+    abi.set_key(sock, pack_key(1, 2))
+    abi.set_key(sock, pack_key(1, 2, address=PEER))
+    flags = int.from_bytes(key[:4], "little") | abi.KEY_DEL
+    with refused(errno.ENOENT):
+        abi.set_key(sock, flags.to_bytes(4, "little") + key[4:])
+    assert len(rows()) == 2
+
+
+def test_delete_minds_its_identity_only(sock, sock6):
+    """Not even whether the rest could be added, nor the family of the socket."""
+    lifetimes = {"flags": 0x780 | abi.KEY_DEL, "lifetimes": (2, 1, 2, 1)}
+    for value in (
+        pack_key(1, 2, address=PEER, alg=99, secret=b"?", flags=abi.KEY_DEL),
+        pack_key(1, 2, address=PEER, **lifetimes),
+    ):
+        for socket_of_any_family in (sock, sock6):
+            abi.set_key(sock, pack_key(1, 2, address=PEER))
+            abi.set_key(socket_of_any_family, value)
+            assert rows() == []
+
+
+# --- add, replace --------------------------------------------------------------------------------
+
+
+def test_longest_and_empty_key(sock):
+    abi.set_key(sock, pack_key(1, 2, secret=bytes(range(80))))
+    abi.set_key(sock, pack_key(3, 4))
+    assert len(rows()) == 2
+
+
+def test_failed_replace_keeps_the_key(sock):
+    abi.set_key(sock, pack_key(1, 2, secret=b"x", flags=abi.KEY_NOSEND))
+    before = rows()
+    for value in (
+        pack_key(1, 2, alg=9),
+        pack_key(1, 2, flags=abi.KEY_SEND_LIFETIME_BEGIN | abi.KEY_SEND_LIFETIME_END | 1 << 11),
+    ):
+        with refused(errno.EINVAL):
+            abi.set_key(sock, value)
+    assert rows() == before
+
+
+def test_replacing_lifetimes_disturbs_nothing(link):
+    """On a live connection; that NOSEND and NORECV do not is in test_live_keys.py."""
+    connection = link.connected("ours", "ours")
+    connection.exchange()
+    for flags, lifetimes in (
+        (abi.KEY_SEND_LIFETIME_END | abi.KEY_RECV_LIFETIME_END, (0, 1 << 40, 0, 1 << 40)),
+        (0x780, (1, (1 << 64) - 1, 1, (1 << 64) - 1)),
+        (0, (0, 0, 0, 0)),
+    ):
+        for peer in connection.peers:
+            key = pack_key(
+                *peer.host.ids(FIRST),
+                secret=FIRST.secret,
+                address=peer.address,
+                flags=flags,
+                lifetimes=lifetimes,
+            )
+            abi.set_key(peer.sock, key)
+            connection.exchange()
+    connection.close()
+    link.verify()
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+# --- overlap -------------------------------------------------------------------------------------
+
+
+def test_overlap_is_refused(sock):
+    """RFC 5925 3.1: with the same criteria both ids must differ."""
+    MAX_KEYS.write_text("100")
+    for criteria in ({}, {"address": PEER}, {"address": "192.0.2.0", "prefixlen": 24}):
+        abi.set_key(sock, pack_key(1, 2, **criteria))
+        for ids in ((1, 3), (3, 2)):
+            with refused(errno.EEXIST):
+                abi.set_key(sock, pack_key(*ids, **criteria))
+        abi.set_key(sock, pack_key(2, 1, **criteria))
+    with refused(errno.EEXIST):  # another identity, the same peers
+        abi.set_key(sock, pack_key(1, 2, address=PEER, prefixlen=32))
+    assert len(rows()) == 6
+
+
+def test_keys_of_other_criteria_may_share_ids(sock, sock6):
+    """The more specific one wins, so that there is one answer."""
+    criteria = [
+        {},
+        {"ifindex": 0},
+        {"address": PEER},
+        {"address": PEER, "ifindex": 0},
+        {"address": "192.0.2.2"},
+        {"address": "0.0.0.0", "prefixlen": 0},
+        {"address": "192.0.2.0", "prefixlen": 24},
+        {"address": "192.0.2.0", "prefixlen": 25},
+    ]
+    for each in criteria:
+        abi.set_key(sock, pack_key(1, 2, **each))
+    for each in ({"address": "::", "prefixlen": 0}, {"address": f"::ffff:{PEER}"}):
+        abi.set_key(sock6, pack_key(1, 2, **each))
+    assert len(rows()) == len(criteria) + 2
+
+
+def test_overlap_where_it_is_permitted(sock):
+    """And no longer, once it is not: not even a replacement of what overlaps."""
+    OVERLAP.write_text("1")
+    abi.set_key(sock, pack_key(1, 2))
+    abi.set_key(sock, pack_key(1, 3))
+    OVERLAP.write_text("0")
+    before = rows()
+    with refused(errno.EEXIST):
+        abi.set_key(sock, pack_key(1, 2, flags=abi.KEY_NOSEND))
+    assert rows() == before
+    abi.set_key(sock, pack_key(1, 3, flags=abi.KEY_DEL))
+    abi.set_key(sock, pack_key(1, 2, flags=abi.KEY_NOSEND))
+
+
+@pytest.mark.parametrize("newer", ["right", "wrong"])
+def test_newer_key_wins_where_overlap_is_permitted(link, newer):
+    """Two keys of A with the same ids for the same peer: a host, and a prefix of full length."""
+    link.a.namespace.write_sysctl("net/ipv4/tcp_authopt_key_overlap", 1)
+    listener = link.listen("ours", V4, FIRST)
+    client = link.client("ours", V4)
+    keys = {
+        "right": pack_key(FIRST.a_id, FIRST.b_id, secret=FIRST.secret, address=client.address),
+        "wrong": pack_key(FIRST.a_id, FIRST.b_id, address=client.address, prefixlen=32),
+    }
+    for name in sorted(keys, key=lambda name: name == newer):
+        abi.set_key(client.sock, keys[name])
+    if newer == "right":
+        connection = link.connect(client, listener)
+        connection.exchange()
+        connection.close()
+        link.verify()
+    else:
+        client.sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            client.sock.connect((client.address, listener.sock.getsockname()[1]))
+        assert set(link.b.counters()) == {BAD}
+        link.audit()
+
+
+# --- limit ---------------------------------------------------------------------------------------
+
+
+def test_limit(sock):
+    """ENOSPC; a replacement always has room, and what is there stays if the limit sinks."""
+    assert MAX_KEYS.read_text() == "131072\n"
+    MAX_KEYS.write_text("3")
+    for number in range(1, 4):
+        abi.set_key(sock, pack_key(number, number))
+    for _ in range(2):
+        with refused(errno.ENOSPC):
+            abi.set_key(sock, pack_key(4, 4))
+        abi.set_key(sock, pack_key(2, 2, secret=b"other bytes"))
+        assert len(rows()) == 3
+        MAX_KEYS.write_text("1")
+    abi.set_key(sock, pack_key(1, 1, flags=abi.KEY_DEL))
+    with refused(errno.ENOSPC):
+        abi.set_key(sock, pack_key(4, 4))
+    MAX_KEYS.write_text("3")
+    abi.set_key(sock, pack_key(4, 4))
+
+
+def test_limit_is_of_each_namespace(sock):
+    MAX_KEYS.write_text("0")
+    other = Namespace()
+    with other.entered(), socket.socket() as elsewhere:
+        assert MAX_KEYS.read_text() == "131072\n"
+        abi.set_key(elsewhere, pack_key(1, 2))
+    other.close()
+    with refused(errno.ENOSPC):
+        abi.set_key(sock, pack_key(1, 2))
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@pytest.fixture
+def charged():
+    """A memory cgroup that this process is in; gives what it was charged for kernel objects."""
+    (CGROUP / "cgroup.subtree_control").write_text("+memory")
+    group = CGROUP / "tcp-authopt-test"
+    group.mkdir()
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    def slab() -> int:
+        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(fields["slab"])
+
+    yield slab
+    (CGROUP / "cgroup.procs").write_text(str(os.getpid()))
+    group.rmdir()
+    (CGROUP / "cgroup.subtree_control").write_text("-memory")
+
+
+def test_keys_are_charged_to_the_caller(sock, charged):
+    """At least the 272 bytes of a key, and its node in the tree."""
+    count = 4000
+    before = charged()
+    for number in range(count):
+        address = f"10.0.{number // 256}.{number % 256}"
+        abi.set_key(sock, pack_key(1, 2, address=address))
+    each = (charged() - before) / count
+    assert 272 + 40 <= each < 1024
+
+
+def test_state_is_charged_to_the_caller(sock, charged):
+    """At least the 376 bytes of a socket's state."""
+    count = 2000
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * count, max(2 * count, limits[1])))
+    socks = [socket.socket() for _ in range(count)]
+    before = charged()
+    for each in socks:
+        abi.set_authopt(each)
+    grown = (charged() - before) / count
+    for each in socks:
+        each.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert 376 <= grown < 1024
+
+
+# --- families ------------------------------------------------------------------------------------
+
+
+def test_mapped_prefix_covers_ipv4_peers(link):
+    """A /120 of mapped addresses at either end, and on the wire it is IPv4."""
+    listener, client = link.listen("ours", MAPPED_BOTH), link.client("ours", MAPPED_BOTH)
+    link.know(FIRST)
+    for peer in (listener, client):
+        ids = peer.host.ids(FIRST)
+        key = pack_key(*ids, secret=FIRST.secret, address="::ffff:192.0.2.0", prefixlen=120)
+        abi.set_key(peer.sock, key)
+    connection = link.connect(client, listener)
+    connection.exchange()
+    connection.close()
+    assert all(len(record.segment.src) == 4 for record in link.verify().signed)
+
+
+def test_ipv4_key_does_not_cover_a_mapped_peer(link):
+    """The key's family has to be the socket's."""
+    listener, client = link.listen("plain", V4), link.client("ours", MAPPED_CLIENT)
+    abi.set_key(link.a.control(socket.AF_INET), Ours.pack(link.a, link.b.addresses["v4"], FIRST))
+    connection = link.connect(client, listener)
+    connection.exchange()
+    assert abi.get_authopt(client.sock).flags & abi.FLAG_ACTIVE == 0
+    connection.close()
+    assert not link.verify(unsigned=True).signed
+
+
+def test_prefix_and_unbound_keys_protect(link):
+    """Keys for a prefix on one end, for any peer on the other."""
+    control = link.a.control(socket.AF_INET)
+    link.know(FIRST)
+    key = pack_key(FIRST.a_id, FIRST.b_id, secret=FIRST.secret, address="192.0.2.0", prefixlen=24)
+    abi.set_key(control, key)
+    listener = link.listen("ours", V4)
+    abi.set_key(listener.sock, Ours.pack(link.b, None, FIRST))
+    connection = link.connect(link.client("ours", V4), listener)
+    connection.exchange()
+    connection.close()
+    link.verify()
+
+
+# --- anything ------------------------------------------------------------------------------------
+
+SEED = int(os.environ.get("TAO_SEED", "5925"))
+STEPS = int(os.environ.get("TAO_STEPS", "800"))
+
+
+@pytest.fixture
+def quick():
+    """A grace period follows each change of a key's bytes and each deletion."""
+    RCU_EXPEDITED.write_text("1")
+    yield
+    RCU_EXPEDITED.write_text("0")
+
+
+def random_key(rng: random.Random, masters: list[int]) -> bytes:
+    """A key of few ids and addresses, so that keys meet; one field in a few is out of range."""
+    flags = 0
+    for bit in range(11):
+        flags |= (rng.random() < (0.25 if bit else 0.4)) << bit
+    flags |= (rng.random() < 0.02) << rng.randrange(11, 32)
+    network = ip_network(rng.choice(["192.0.2.0/24", "2001:db8::/64", "::ffff:192.0.2.0/120"]))
+    prefixlen = rng.choice([network.prefixlen, network.max_prefixlen, 0, 8, 33, 129, -1, 1 << 8])
+    address = network[rng.choice([0, 0, 1, 2])]
+    if prefixlen == 0 and rng.random() < 0.8:
+        address = type(address)(0)
+    return abi.AUTHOPT_KEY.pack(
+        flags,
+        rng.randrange(3),
+        rng.randrange(3),
+        rng.choice([1, 1, 1, 2, 3, 0, 4, 255]),
+        rng.choice([0, 1, 16, 79, 80, 80, 81, 255]),
+        rng.choice([b"one", b"two"]),
+        abi.pack_sockaddr(rng.choice([str(address)] * 9 + [None])),
+        rng.choice([0, *masters, 1, -1, 1 << 30]),
+        prefixlen,
+        *(rng.choice([0, 1, 2, (1 << 64) - 1]) for _ in range(4)),
+    )
+
+
+def test_random_keys_are_answered_as_the_model_says(sock, sock6, quick):
+    """Value by value the same error, and in the end, and now and then, the same keys."""
+    rng = random.Random(SEED)
+    with Rtnetlink() as rtnetlink:
+        rtnetlink.add_vrf("red", 100)
+    keys = Keys(l3_masters=frozenset({socket.if_nametoindex("red")}))
+    answers = set()
+    for step in range(STEPS):
+        if step % 100 == 0:
+            keys.limit, keys.overlap = rng.choice([3, 10, 131072]), rng.random() < 0.3
+            MAX_KEYS.write_text(str(keys.limit))
+            OVERLAP.write_text(str(int(keys.overlap)))
+            assert Path("/proc/self/net/tcp_authopt").read_text() == keys.proc(), (SEED, step)
+        value = random_key(rng, list(keys.l3_masters))
+        if rng.random() < 0.1:
+            value = (value + rng.choice([b"", b"\0", b"\1"]))[: rng.randrange(300)]
+        if len(value) == 144:
+            continue  # the kernel's
+        target = rng.choice([sock, sock6])
+        expected = keys.set(value, target.family)
+        try:
+            abi.set_key(target, value)
+            answer = 0
+        except OSError as error:
+            answer = error.errno
+        assert answer == expected, (SEED, step, value.hex())
+        answers.add(answer)
+    assert Path("/proc/self/net/tcp_authopt").read_text() == keys.proc(), SEED
+    assert answers == {0, errno.EINVAL, errno.ENOENT, errno.ENOSPC, errno.EEXIST}
