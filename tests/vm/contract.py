@@ -6,6 +6,7 @@ It shares nothing with the module, not even its language. Errors are numbers, 0 
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC
+from functools import cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, AddressFamily
 
@@ -141,6 +142,7 @@ class Keys:
         return HEADER + "".join(reversed(self.rows.values()))
 
 
+@cache
 def _prefix(
     flags: int, addr: bytes, prefixlen: int
 ) -> tuple[IPv4Network | IPv6Network | None, bool]:

@@ -63,13 +63,17 @@ class Call(NamedTuple):
 
 
 def calls() -> Iterator[Call]:
-    """Every option with every length, each content cut to it, and with a last byte that is set."""
+    """Every option with every length: a get, each content cut to it, and a last byte that is set.
+
+    The last byte is that of the first content, and of the kernel's where the content decides.
+    """
     for option, length in product(OPTIONS, LENGTHS):
         yield Call(False, option, bytes(length))
-        for name in CONTENTS[option]:
-            value = name[:length].ljust(length, b"\0")
+        for content in CONTENTS[option]:
+            value = content[:length].ljust(length, b"\0")
             yield Call(True, option, value)
-            if length:
+            first, decisive = content is CONTENTS[option][0], len(content) == abi.AO_ADD.size
+            if length and (first or decisive):
                 yield Call(True, option, value[:-1] + b"\1")
 
 
