@@ -39,6 +39,7 @@ help:
 	@echo "make check       format, lint, and count the lines of unsafe code"
 	@echo "make test-host   the protocol core only; needs no kernel (cargo test)"
 	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
+	@echo "make test-hostile   two million random socket options, in the VM: half an hour"
 	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
 	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
 	@echo ""
@@ -56,6 +57,13 @@ TESTS := tests/verifier tests/vm
 .PHONY: test-vm
 test-vm:
 	$(VM) --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+
+# Two million random calls, where test-vm makes some thousands: half an hour.
+HOSTILE_CALLS := 2000000
+.PHONY: test-hostile
+test-hostile:
+	$(VM) --timeout 10800 --share . -- env TAO_REQUIRE_MODULE=1 SLOWDOWN=120 \
+		TAO_HOSTILE_CALLS=$(HOSTILE_CALLS) python3 -m pytest tests/vm/test_hostile.py -rP
 
 .PHONY: test-tools
 test-tools:
