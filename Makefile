@@ -7,6 +7,7 @@ KERNEL ?=
 TEST_KERNEL := $(or $(KERNEL),backports)
 
 VM := scripts/vm --kernel $(TEST_KERNEL)
+WITH_AES := scripts/lib/with-python cryptography==46.0.3 --
 
 .PHONY: module
 module:
@@ -41,6 +42,8 @@ help:
 	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
 	@echo "make test-hostile   two million random socket options, in the VM: half an hour"
 	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
+	@echo "make test-secrets   that no key is left in memory after its end"
+	@echo "make test-mutants   that each sabotage of the module is noticed by a test"
 	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
 	@echo ""
 	@echo "scripts/vm -- COMMAND boots the kernel with the module loaded and runs COMMAND there."
@@ -68,6 +71,16 @@ test-hostile:
 .PHONY: test-tools
 test-tools:
 	scripts/vm-selftest --kernel $(TEST_KERNEL)
+
+# The kernel's memory is judged with a second implementation of AES-CMAC.
+.PHONY: test-secrets
+test-secrets:
+	$(WITH_AES) tests/secrets/check --kernel $(TEST_KERNEL)
+
+# The lines of tests/mutants.toml, or those with WORDS in their name.
+.PHONY: test-mutants
+test-mutants:
+	$(WITH_AES) scripts/mutants --kernel $(TEST_KERNEL) $(WORDS)
 
 .PHONY: demo
 demo:

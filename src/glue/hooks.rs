@@ -357,16 +357,25 @@ unsafe extern "C" fn tao_rust_receive(
     // SAFETY: All live; we are in an RCU read-side section.
     unsafe {
         let (seg, header) = Segment::from_raw(&*segment);
-        let state = rx::State::new(state, &*numbers);
-        let wants_md5 = || bindings::tao_md5_wanted(sk, peer, (*segment).family);
+        let received = rx::Received {
+            segment: seg,
+            header,
+            peer: ffi::peer_of(&*peer),
+        };
+        let again = || {
+            let mut numbers = *numbers;
+            if state == bindings::tao_state_TAO_PAIRED {
+                bindings::tao_reread(sk, conn, &mut numbers);
+            }
+            rx::State::new(state, &numbers)
+        };
         rx::receive(
             conn_of(conn),
             Sock::from_raw(sk),
-            &seg,
-            header,
-            &ffi::peer_of(&*peer),
-            state,
-            wants_md5,
+            &received,
+            rx::State::new(state, &*numbers),
+            again,
+            || bindings::tao_md5_wanted(sk, peer, (*segment).family),
         )
     }
 }

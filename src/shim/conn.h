@@ -13,6 +13,8 @@
 extern struct hlist_node *tao_key_mark;
 
 bool tao_is_marked(const struct tcp_ao_info *info);
+void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw);
+void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_forget(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
