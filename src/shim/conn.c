@@ -345,6 +345,25 @@ int tao_attach(struct sock *sk, struct tao_conn *conn)
 	return 0;
 }
 
+/*
+ * Gives @sk a state of its own instead of @old, which its TIME-WAIT socket keeps. Caller holds the
+ * socket lock. NULL: there is no memory, or the module is being drained; @old stays.
+ */
+struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old)
+{
+	struct tao_conn *conn = tao_rust_conn_again(old, sk);
+
+	if (!conn)
+		return NULL;
+	if (tao_pin(conn)) {
+		tao_conn_put(conn);
+		return NULL;
+	}
+	rcu_assign_pointer(tcp_sk(sk)->ao_info, &conn->info);
+	tao_part(old, false);
+	return conn;
+}
+
 /* Caller holds the socket lock, or is the only one who knows @sk. */
 int tao_park(struct sock *sk, struct tao_conn *conn)
 {

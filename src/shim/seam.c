@@ -101,8 +101,16 @@ static int tao_connect(struct sock *sk)
 {
 	/* It cannot go: the caller has the socket locked. */
 	struct tao_conn *conn = tao_find(sk);
-	int err = tao_rust_connect(conn, sk);
+	int err = 0;
 
+	/* The socket's last connection may be in TIME-WAIT still. */
+	if (refcount_read(&conn->info.refcnt) > 1) {
+		conn = tao_replace(sk, conn);
+		if (!conn)
+			err = -ENOMEM;
+	}
+	if (!err)
+		err = tao_rust_connect(conn, sk);
 	if (err > 0)
 		err = tao_protect(sk, conn);
 	else if (!err)

@@ -244,6 +244,7 @@ size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_
 int tao_rust_setsockopt(struct tao_sockopt *call);
 int tao_rust_getsockopt(struct tao_sockopt *call);
 
+struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk);
 struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const struct sock *newsk,
 				      const __u8 *signed_by);
 void tao_rust_conn_free(struct tao_conn *conn);
