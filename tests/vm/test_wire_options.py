@@ -20,6 +20,7 @@ from clock import wait_for
 from craft import ACK, FIN, PSH, RST, SYN, Ao, Tcp
 from forge import Forger, inject_all, judge_without
 from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, V4, V6, Ends, Link, Mkt, Peer
+from rtnetlink import Rtnetlink
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
 
@@ -246,6 +247,13 @@ def in_signed_handshake(options: bytes) -> Fate:
 
 
 @after_the_stack
+def in_unsigned_handshake(options: bytes) -> Fate:
+    """The end of one that an unsigned SYN began, whose sender no key matches."""
+    without_ao = {NOTHING: Fate(accepted=True), MD5: Fate(accepted=False, counter=MD5_UNEXPECTED)}
+    return without_ao.get(stack_finds(options), Fate(accepted=False, counter=BAD))
+
+
+@after_the_stack
 def not_keyed(options: bytes) -> Fate:
     """The socket asked for TCP-AO, and no key matches the peer."""
     found = stack_finds(options)
@@ -431,38 +439,58 @@ def accepted_port(listener: Peer) -> int:
     return address[1]
 
 
-def test_end_of_a_signed_handshake(link, ends):
+def nobody(link: Link, ends: Ends) -> str:
+    """An address behind A's end of the cable, from which nothing comes that is not forged."""
+    address = {"v4": "192.0.2.77", "v6": "2001:db8::77"}[ends.wire]
+    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_neighbours(link.b.interface, [address], link.a.mac)
+    return address
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+def test_end_of_a_handshake(link, ends, signed):
     """Each form that is accepted ends a handshake of its own; the others leave theirs open."""
     key = key_of(ends)
-    listener = link.listen("ours", ends, key)
+    listener = link.listen("ours", ends, *[key] * signed)
+    # With more requests than half of it the stack gives them up early.
+    listener.sock.listen(1024)
+    fate = in_signed_handshake if signed else in_unsigned_handshake
     forger = Forger(link, link.a, ends.wire, 0, PORT)
     signature = forger.ao(key, src_isn=7000, dst_isn=0)
     syn = forger.tcp(flags=SYN, seq=7000, ack=0)
-    accepted = [form for form in forms() if in_signed_handshake(form).accepted]
+    if not signed:
+        # Host A would reset what it knows nothing of.
+        syn = replace(syn, src=nobody(link, ends))
+    accepted = [form for form in forms() if fate(form).accepted]
     *ports, last = range(2000, 2001 + len(accepted))
-    inject_all(
-        link.a, [forger.frame(replace(syn, sport=port), signature) for port in (*ports, last)]
-    )
-    answers = [replace(forger, port=port) for port in (*ports, last)]
-    wait_for("the SYN-ACKs", lambda: len(link.audit().signed) == 2 * len(answers))
-    isns = {r.segment.dport: r.segment.seq for r in link.report.signed if r.segment.sport == PORT}
+    for port in (*ports, last):
+        forger.send(replace(syn, sport=port), signature if signed else None)
 
-    def make(form: Form, port: int = last) -> bytes:
-        ack = replace(syn, sport=port, seq=7001, ack=isns[port] + 1, flags=ACK)
-        return maker(forger, ack, replace(signature, dst_isn=isns[port]))(form)
+    def isns() -> dict[int, int]:
+        segments = [record.segment for record in link.audit(unsigned=True).segments]
+        return {s.dport: s.seq for s in segments if s.flags == SYN | ACK}
+
+    answered = wait_for("the SYN-ACKs", lambda: len(found := isns()) == len(ports) + 1 and found)
+
+    def make(form: Form, port: int) -> bytes:
+        isn = answered[port]
+        ack = replace(syn, sport=port, seq=7001, ack=isn + 1, flags=ACK)
+        return maker(forger, ack, replace(signature, dst_isn=isn))(form)
 
     places = dict(zip(accepted, ports, strict=True))
     volley = Volley(forger, lambda form: make(form, places.get(form, last)))
-    volley.fire([form for form in forms() if form not in places], in_signed_handshake)
+    volley.fire([form for form in forms() if form not in places], fate)
     assert not listener.asked
-    volley.fire(accepted, in_signed_handshake)
+    volley.fire(accepted, fate)
     assert {accepted_port(listener) for _ in accepted} == set(ports)
     assert not listener.asked
-    inject_all(link.a, [make(form("AO", SIGNED))])
+    inject_all(link.a, [make(form("good", *[SIGNED] * signed), last)])
     assert accepted_port(listener) == last
     assert volley.ports(SYN | ACK) <= {*ports, last}
-    link.connect(link.client("native", ends, key), listener).exchange()
-    assert judge_without(link, volley.fates).ok
+    friend = link.client("native" if signed else "plain", ends, *[key] * signed)
+    link.connect(friend, listener).exchange()
+    report = judge_without(link, volley.fates, unsigned=not signed)
+    assert report.ok, report.summary()
 
 
 def test_answer_to_a_syn(link, ends):
