@@ -77,16 +77,16 @@ def single(every: bool) -> Iterator[Form]:
     for kind in (AO, MD5):
         for length in range(ROOM + 1):
             last = ROOM - max(length, 2)
-            places = range(last + 1) if every else sorted({*range(min(4, last + 1)), last})
+            places = range(last + 1) if every else sorted({*range(min(3, last + 1)), last})
             for at in places:
                 yield form(f"{kind}, length {length} at {at}", NOP * at, option(kind, length))
 
 
-def cut_short() -> Iterator[Form]:
+def cut_short(every: bool) -> Iterator[Form]:
     """The header ends before the option does; of one byte there is not even a length."""
     for kind in (AO, MD5, OTHER):
         for left in range(1, 20):
-            for claimed in (left + 1, 16, 18, 40, 255):
+            for claimed in (left + 1, 16, 18, 40, 255) if every else (left + 1, 255):
                 if claimed > left:
                     before = NOP * (-left % 4)
                     cut = bytes([kind, claimed, FIRST.a_id, FIRST.b_id]).ljust(20, b"\0")[:left]
@@ -153,8 +153,8 @@ def as_data() -> Iterator[Form]:
 
 
 def forms(*, every: bool = False) -> list[Form]:
-    """All of them; `every` has the single ones at every place."""
-    return [*single(every), *cut_short(), *composed(), *wrong_offsets()]
+    """All of them; `every` has the single ones at every place, and cut to every length."""
+    return [*single(every), *cut_short(every), *composed(), *wrong_offsets()]
 
 
 # --- rules --------------------------------------------------------------------------------------
