@@ -40,6 +40,7 @@ help:
 	@echo "make check       format, lint, and count the lines of unsafe code"
 	@echo "make test-host   the protocol core only; needs no kernel (cargo test)"
 	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
+	@echo "make test-hostile   two million random socket options, in the VM: half an hour"
 	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
 	@echo "make test-secrets   that no key is left in memory after its end"
 	@echo "make test-mutants   that each sabotage of the module is noticed by a test"
@@ -60,6 +61,13 @@ TESTS := tests/verifier tests/vm
 test-vm:
 	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
 	$(VM) --allow-from tests/vm/provoked-log --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+
+# Two million random calls, where test-vm makes some thousands: half an hour.
+HOSTILE_CALLS := 2000000
+.PHONY: test-hostile
+test-hostile:
+	$(VM) --timeout 10800 --share . -- env TAO_REQUIRE_MODULE=1 SLOWDOWN=120 \
+		TAO_HOSTILE_CALLS=$(HOSTILE_CALLS) python3 -m pytest tests/vm/test_hostile.py -rP
 
 .PHONY: test-tools
 test-tools:

@@ -7,7 +7,13 @@ from ipaddress import ip_address
 from tcp_authopt_verify.capture import Frame
 from tcp_authopt_verify.keys import Key
 from tcp_authopt_verify.mac import kdf_context, mac_input
-from tcp_authopt_verify.wire import internet_checksum, parse_tcp, pseudo_header
+from tcp_authopt_verify.wire import (
+    OPTION_AO,
+    Option,
+    Segment,
+    internet_checksum,
+    pseudo_header,
+)
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
@@ -39,39 +45,63 @@ class Tcp:
     ack: int = 0
     flags: int = ACK
     options: bytes = b""
-    """Options before the AO option."""
+    """Options before the AO option, or all of them if `ao_at` is given."""
     payload: bytes = b""
     window: int = 65535
+    ao_at: int | None = None
+    """Where among `options` 16 bytes are left for the AO option, whatever the others are."""
+    data_offset: int | None = None
+    """What the header says it is long, in words, instead of what it is."""
 
     def data(self, ao: Ao | None = None) -> bytes:
         """The segment with its checksum, signed if `ao` is given."""
-        options = self.options
+        options, at = self.options, self.ao_at
         if ao is not None:
-            options += bytes([29, 16, ao.keyid, ao.rnextkeyid]) + bytes(12)
+            if at is None:
+                options, at = options + bytes(16), len(options)
+            option = bytes([29, 16, ao.keyid, ao.rnextkeyid]) + bytes(12)
+            options = options[:at] + option + options[at + 16 :]
         options += b"\1" * (-len(options) % 4)
+        words = 5 + len(options) // 4 if self.data_offset is None else self.data_offset
         header = struct.pack(
             "!HHIIBBHHH",
             self.sport,
             self.dport,
             self.seq % (1 << 32),
             self.ack % (1 << 32),
-            (20 + len(options)) << 2,
+            words << 4,
             self.flags,
             self.window,
             0,
             0,
         )
-        data = header + options + self.payload
         src, dst = ip_address(self.src).packed, ip_address(self.dst).packed
-        if ao is not None:
-            segment = parse_tcp(src, dst, data)
-            context = kdf_context(segment, ao.src_isn, ao.dst_isn)
-            traffic_key = ao.key.suite.traffic_key(ao.key.secret, context)
-            message = mac_input(segment, ao.sne, ao.key.covers_options)
-            at = 20 + len(self.options) + 4
-            data = data[:at] + ao.key.suite.mac(traffic_key, message) + data[at + 12 :]
+        if ao is not None and at is not None:
+            mac = self._mac(ao, src, dst, header, options, at)
+            options = options[: at + 4] + mac + options[at + 16 :]
+        data = header + options + self.payload
         checksum = internet_checksum(pseudo_header(src, dst, len(data)) + data)
         return data[:16] + struct.pack("!H", checksum) + data[18:]
+
+    def _mac(self, ao: Ao, src: bytes, dst: bytes, header: bytes, options: bytes, at: int) -> bytes:
+        # Not parsed, since the other options may be anything.
+        segment = Segment(
+            src=src,
+            dst=dst,
+            sport=self.sport,
+            dport=self.dport,
+            seq=self.seq,
+            ack=self.ack,
+            flags=self.flags,
+            header=header,
+            option_bytes=options,
+            options=(Option(OPTION_AO, at, options[at + 2 : at + 16]),),
+            payload=self.payload,
+            checksum_ok=True,
+        )
+        context = kdf_context(segment, ao.src_isn, ao.dst_isn)
+        traffic_key = ao.key.suite.traffic_key(ao.key.secret, context)
+        return ao.key.suite.mac(traffic_key, mac_input(segment, ao.sne, ao.key.covers_options))
 
     def frame(self, ao: Ao | None = None, ethernet: bytes = ETHERNET) -> bytes:
         """The segment in an IP packet in an Ethernet frame."""

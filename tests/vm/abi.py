@@ -316,3 +316,18 @@ class Cliff:
         """Puts the value right before the end, and returns its address."""
         ctypes.memmove(self._end - len(value), value, len(value))
         return self._end - len(value)
+
+
+# --- TCP_MD5SIG, the kernel's too ----------------------------------------------------------------
+
+TCP_MD5SIG = 14
+
+MD5SIG = struct.Struct("=128sBBHi80s")
+
+assert MD5SIG.size == 216
+
+
+def set_md5(sock: socket.socket, address: str, secret: bytes) -> None:
+    """The socket's MD5 key for this peer; an empty one deletes it."""
+    value = MD5SIG.pack(pack_sockaddr(address), 0, 0, len(secret), 0, secret)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, value)

@@ -4,14 +4,19 @@ It signs with the verifier's own MAC, which native connections have shown to be 
 forgery differs from a good segment in exactly one point.
 """
 
+import hashlib
+import socket
+from collections.abc import Container, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Self
 
 from craft import ACK, SYN, Ao, Tcp
 from link import Host, Link, Mkt
-from tcp_authopt_verify import Key
-from tcp_authopt_verify.wire import FIN, Segment
+from tcp_authopt_verify import Audit, Key, Report
+from tcp_authopt_verify.audit import Status
+from tcp_authopt_verify.wire import FIN, OPTION_MD5, Segment, parse_tcp, pseudo_header
 
 
 @dataclass
@@ -23,6 +28,8 @@ class Forger:
     wire: str
     port: int
     other_port: int
+    unsigned: bool = False
+    """Whether the connection is an unsigned one."""
 
     @classmethod
     def of(cls, link: Link, host: Host, wire: str) -> Self:
@@ -41,9 +48,10 @@ class Forger:
     def segments(self, host: Host) -> list[Segment]:
         """What this host has sent in this connection, oldest first, good forgeries included."""
         ends = self._end(host)
+        right = Status.UNSIGNED if self.unsigned else Status.SIGNED
         return [
             record.segment
-            for record in self.link.audit().signed
+            for record in self.link.audit(unsigned=self.unsigned).having(right)
             if (record.source, record.segment.sport) == ends
         ]
 
@@ -84,9 +92,13 @@ class Forger:
         )
         return replace(signature, **changes)
 
+    def frame(self, segment: Tcp, ao: Ao | None = None) -> bytes:
+        """The segment as it is to be on the cable."""
+        return segment.frame(ao, ethernet=self.other.mac + self.host.mac)
+
     def send(self, segment: Tcp, ao: Ao | None = None) -> None:
         """Puts the segment on the cable."""
-        self.host.inject(segment.frame(ao, ethernet=self.other.mac + self.host.mac))
+        self.host.inject(self.frame(segment, ao))
 
     def _verifier_key(self, key: Mkt) -> Key:
         self.link.know(key)
@@ -95,3 +107,44 @@ class Forger:
             if candidate.name == key.name and address in (candidate.a, candidate.b):
                 return candidate
         raise LookupError(key.name)
+
+
+def md5_digest(segment: Segment, secret: bytes) -> bytes:
+    """RFC 2385 2.0: pseudo-header, header without options and checksum, data, key."""
+    header = segment.header[:16] + b"\0\0" + segment.header[18:]
+    pseudo = pseudo_header(segment.src, segment.dst, segment.length)
+    return hashlib.md5(pseudo + header + segment.payload + secret).digest()
+
+
+def with_md5(segment: Tcp, secret: bytes) -> Tcp:
+    """The segment signed with MD5, which has to be its only option."""
+    blank = replace(segment, options=bytes([1, 1, OPTION_MD5, 18]) + bytes(16))
+    addresses = ip_address(segment.src).packed, ip_address(segment.dst).packed
+    digest = md5_digest(parse_tcp(*addresses, blank.data()), secret)
+    return replace(blank, options=blank.options[:4] + digest)
+
+
+def md5_is_right(segment: Segment, secret: bytes) -> bool:
+    """Whether it has one MD5 option, with the right digest."""
+    return [option.value for option in segment.named(OPTION_MD5)] == [md5_digest(segment, secret)]
+
+
+def inject_all(host: Host, frames: Iterable[bytes]) -> None:
+    """Puts many frames on the cable, one after another."""
+    with host.namespace.entered():
+        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with closing(raw):
+        raw.bind((host.interface, 0))
+        for frame in frames:
+            raw.send(frame)
+
+
+def judge_without(link: Link, forged: Container[bytes], *, unsigned: bool = False) -> Report:
+    """Audits all that was on the wire so far but for these frames."""
+    auditor = Audit(link.policy(unsigned=unsigned))
+    for frame in link.tap.settle():
+        if frame.data not in forged:
+            auditor.feed(frame)
+    assert link.tap.drops == 0, f"the tap lost {link.tap.drops} frames"
+    link.report = auditor.report
+    return auditor.report

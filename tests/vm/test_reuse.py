@@ -1,0 +1,153 @@
+"""Sockets that are used a second time: what counts is the connection, not the one before."""
+
+import ctypes
+import os
+import socket
+import struct
+from dataclasses import replace
+
+import pytest
+
+import abi
+from clock import wait_for
+from link import FIRST, PORT, REQUIRED, ROLES, V4, V6, Ends, Link, Peer
+
+pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
+
+
+def disconnect(sock: socket.socket) -> None:
+    """connect(AF_UNSPEC), which Python's own does not know."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    nowhere = struct.pack("=H14x", socket.AF_UNSPEC)
+    if libc.connect(sock.fileno(), nowhere, len(nowhere)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def is_protected(peer: Peer) -> bool:
+    """Whether the connection is."""
+    return bool(abi.get_authopt(peer.sock).flags & abi.FLAG_ACTIVE)
+
+
+def connect_again(link: Link, client: Peer, listener: Peer):
+    """The connection of the client's socket, whose last one has ended."""
+    connection = link.connect(client, listener)
+    connection.exchange()
+    return connection
+
+
+def listen_on(link: Link, ends: Ends, sock: socket.socket) -> Peer:
+    """Makes A's socket a listener."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((link.a.address(ends.wire, ends.client), PORT))
+    sock.listen()
+    return Peer(link, link.a, ROLES["ours"], sock, link.b.address(ends.wire, ends.client))
+
+
+def caller(link: Link, role: str, ends: Ends) -> Peer:
+    """A socket on B, which calls A for once."""
+    sock = link.b.tcp_socket(ends.server)
+    return Peer(link, link.b, ROLES[role], sock, link.a.address(ends.wire, ends.server))
+
+
+def assert_refuses_unsigned(link: Link, ends: Ends, listener: Peer) -> None:
+    """B, for which A has a key, has to sign; and can."""
+    stranger = caller(link, "plain", ends)
+    link.start(stranger)
+    wait_for("the SYN to be refused", lambda: link.a.counters().get(REQUIRED))
+    assert set(link.a.counters()) == {REQUIRED}
+    assert stranger.pending
+    assert not listener.asked
+    stranger.sock.close()
+
+    friend = caller(link, "native", ends)
+    friend.add(FIRST)
+    connection = link.connect(friend, listener)
+    connection.exchange()
+    assert is_protected(connection.server)
+    report = link.audit(unsigned=True)
+    friends = friend.sock.getsockname()[1]
+    assert friends in {record.segment.dport for record in report.signed}
+    assert all(
+        friends not in (record.segment.sport, record.segment.dport)
+        for record in report.unsigned + report.bad
+    )
+
+
+@pytest.mark.parametrize("key", ["before-listen", "after-listen"])
+def test_unprotected_then_listener(link, ends, key):
+    """Parked while it was connected: it has to be watching again before the first SYN."""
+    client = link.client("ours", ends)
+    connection = link.connect(client, link.listen("plain", ends))
+    connection.exchange()
+    assert not is_protected(client)
+    disconnect(client.sock)
+    if key == "before-listen":
+        client.add(FIRST)
+    listener = listen_on(link, ends, client.sock)
+    if key == "after-listen":
+        listener.add(FIRST)
+    assert_refuses_unsigned(link, ends, listener)
+
+
+def test_protected_then_listener(link, ends):
+    client = link.client("ours", ends, FIRST)
+    connect_again(link, client, link.listen("native", ends, FIRST))
+    assert is_protected(client)
+    disconnect(client.sock)
+    assert_refuses_unsigned(link, ends, listen_on(link, ends, client.sock))
+
+
+def test_listener_without_a_key_then_with_one(link, ends):
+    """Listens, serves an unsigned peer, is disconnected, and listens for a peer with a key."""
+    listener = listen_on(link, ends, link.client("ours", ends).sock)
+    stranger = caller(link, "plain", ends)
+    link.connect(stranger, listener).exchange()
+    disconnect(listener.sock)
+    listener.add(FIRST)
+    listener.sock.listen()
+    assert_refuses_unsigned(link, ends, listener)
+
+
+def test_connections_of_all_kinds_in_turn(link, ends):
+    """Unprotected, protected, unprotected, protected: each as the keys were when it began."""
+    listeners = {
+        False: link.listen("plain", ends, port=1001),
+        True: link.listen("native", ends, FIRST, port=1002),
+    }
+    client = link.client("ours", ends)
+    for round_ in range(2):
+        connect_again(link, client, listeners[False])
+        assert not is_protected(client), round_
+        disconnect(client.sock)
+        client.add(FIRST)
+        connection = connect_again(link, client, listeners[True])
+        assert abi.get_authopt(client.sock) == (
+            abi.FLAG_ACTIVE,
+            *(FIRST.a_id, FIRST.b_id),
+            *(FIRST.b_id, FIRST.a_id),
+        )
+        disconnect(client.sock)
+        with pytest.raises(ConnectionResetError):
+            connection.server.sock.recv(1)
+        client.delete(FIRST)
+    report = link.verify(unsigned=True)
+    ports = [
+        {min(record.segment.sport, record.segment.dport) for record in records}
+        for records in (report.unsigned, report.signed)
+    ]
+    assert ports == [{1001}, {1002}]
+
+
+def test_other_key_the_second_time(link, ends):
+    """Nothing of the first connection is left: not its ISNs, not its key, not its ids."""
+    other = replace(FIRST, name="other", secret=b"another secret")
+    client = link.client("ours", ends, FIRST)
+    first = connect_again(link, client, link.listen("native", ends, FIRST, port=1001))
+    disconnect(client.sock)
+    with pytest.raises(ConnectionResetError):
+        first.server.sock.recv(1)
+    client.add(other)
+    connect_again(link, client, link.listen("native", ends, other, port=1002)).close()
+    report = link.verify()
+    assert {record.key.name for record in report.signed} == {"first", "other"}
