@@ -1,10 +1,8 @@
 """net.ipv4.tcp_authopt_drain: takes all state off all sockets, for the module to go at once."""
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from clock import wait_for
 from craft import SYN
 from forge import Forger
 from link import FIRST, PORT, V4, V6, Link
+from test_reuse import disconnect
 from test_socket_options import refused
 from test_unload import BUSY, TIME_WAIT, states
 
@@ -164,12 +163,6 @@ def test_drained_of_what_another_user_holds(module):
         drain()
         assert module.unload() == ""
         assert "OSError" in it.communicate()[1]
-
-
-def disconnect(sock: socket.socket) -> None:
-    """connect() with AF_UNSPEC, which Python does not have."""
-    unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
-    assert ctypes.CDLL(None).connect(sock.fileno(), unspecified, len(unspecified)) == 0
 
 
 @pytest.mark.parametrize("ends", ENDS)

@@ -10,7 +10,9 @@ import pytest
 
 import abi
 from clock import wait_for
+from forge import Forger
 from link import FIRST, PORT, REQUIRED, ROLES, V4, V6, Ends, Link, Peer
+from test_unload import TIME_WAIT, states
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
 
@@ -151,3 +153,25 @@ def test_other_key_the_second_time(link, ends):
     connect_again(link, client, link.listen("native", ends, other, port=1002)).close()
     report = link.verify()
     assert {record.key.name for record in report.signed} == {"first", "other"}
+
+
+def test_connects_again_beside_its_own_time_wait(link, ends):
+    """The old connection keeps its state: both answer, each with its own."""
+    connection = link.connected("ours", "native", ends)
+    connection.exchange()
+    connection.client.sock.shutdown(socket.SHUT_WR)
+    assert connection.server.sock.recv(1) == b""
+    connection.server.sock.close()
+    assert connection.client.sock.recv(1) == b""
+    old = Forger.of(link, link.b, ends.wire)
+    last, signature = old.segments(link.b)[-1], old.ao(FIRST)
+    wait_for("TIME-WAIT", lambda: TIME_WAIT in states(link))
+
+    disconnect(connection.client.sock)
+    again = link.connect(connection.client, connection.listener)
+    again.exchange()
+    count = len(old.segments(link.a))
+    old.send(old.tcp(seq=last.seq, ack=last.ack, flags=last.flags), signature)
+    wait_for("the ACK of TIME-WAIT", lambda: len(old.segments(link.a)) > count)
+    again.exchange()
+    link.verify()
