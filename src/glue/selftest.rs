@@ -33,7 +33,9 @@ pub(crate) fn run() -> Result {
     for vector in &VECTORS {
         if verify(vector) != Some(true) {
             pr_err!("self-test failed: RFC 9235 {}\n", vector.section);
-            return Err(ENOTRECOVERABLE);
+            return Err(Error::from_errno(
+                -(kernel::bindings::ENOTRECOVERABLE as c_int),
+            ));
         }
     }
     Ok(())
