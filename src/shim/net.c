@@ -81,8 +81,8 @@ bool tao_enabled(void)
 	return READ_ONCE(tao_sysctl_enabled);
 }
 
-/* Its own value is its minimum: once on, it stays on. */
-static const struct ctl_table tao_global_table[] = {
+/* Its own value is its minimum: once on, it stays on. Not const: before 7.3 that is not taken. */
+static struct ctl_table tao_global_table[] = {
 	{
 		.procname	= "tcp_authopt",
 		.data		= &tao_sysctl_enabled,
