@@ -6,7 +6,10 @@ KERNEL ?=
 # The kernel to test on.
 TEST_KERNEL := $(or $(KERNEL),backports)
 
+KERNELS := $(shell sed -n 's/^\([a-z]\+\) .*/\1/p' scripts/lib/kernels)
+
 VM := scripts/vm --kernel $(TEST_KERNEL)
+PYTEST := env TAO_REQUIRE_MODULE=1 python3 -m pytest
 
 .PHONY: module
 module:
@@ -32,7 +35,8 @@ endef
 .PHONY: help
 help:
 	@echo "make demo        two routers in a VM, a BGP session between them, and what becomes of it"
-	@echo "make test        all tests: on the host, then in a VM with the module loaded"
+	@echo "make test        the tests: on the host, then in a VM with the module loaded"
+	@echo "make test-all    those and what takes longer: other kernels, the kernel's own selftests"
 	@echo ""
 	@echo "make             build the module for the running kernel, or for KDIR=TREE, or for a"
 	@echo "                 Debian kernel: KERNEL=backports, testing, rt, running"
@@ -40,6 +44,10 @@ help:
 	@echo "make test-host   the protocol core only; needs no kernel (cargo test)"
 	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
 	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
+	@echo "make test-native the kernel's own TCP-AO selftests, without and with the module"
+	@echo "make test-loads  loading and unloading, 50 times under traffic"
+	@echo "make test-kernels    handshakes on every other kernel of scripts/lib/kernels"
+	@echo "make prepare     all kernels, side by side; each target also does so for what it needs"
 	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
 	@echo ""
 	@echo "scripts/vm -- COMMAND boots the kernel with the module loaded and runs COMMAND there."
@@ -55,7 +63,33 @@ test-host:
 TESTS := tests/verifier tests/vm
 .PHONY: test-vm
 test-vm:
-	$(VM) --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+	$(VM) --share . -- $(PYTEST) $(TESTS)
+
+# What takes too long to be run for every change; .ci/run runs it too.
+.PHONY: test-all test-more
+test-all: test test-more
+test-more: test-native test-loads test-kernels
+
+.PHONY: test-native
+test-native:
+	scripts/native-selftests --kernel $(TEST_KERNEL)
+
+.PHONY: test-loads
+test-loads:
+	$(VM) --share . -- env LOADS=50 $(PYTEST) tests/vm/test_unload.py
+
+# A build without a warning, and every pairing, family and algorithm.
+.PHONY: test-kernels $(KERNELS:%=test-kernel-%)
+test-kernels: $(patsubst %,test-kernel-%,$(filter-out $(TEST_KERNEL),$(KERNELS)))
+$(KERNELS:%=test-kernel-%): test-kernel-%:
+	scripts/build --kernel $* KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings
+	scripts/vm --kernel $* --share . -- $(PYTEST) tests/vm/test_matrix.py
+
+.PHONY: prepare $(KERNELS:%=prepare-%)
+prepare:
+	$(MAKE) -j$(words $(KERNELS)) $(KERNELS:%=prepare-%)
+$(KERNELS:%=prepare-%): prepare-%:
+	scripts/prepare --kernel $*
 
 .PHONY: test-tools
 test-tools:
