@@ -10,6 +10,7 @@ KERNELS := $(shell sed -n 's/^\([a-z]\+\) .*/\1/p' scripts/lib/kernels)
 
 VM := scripts/vm --kernel $(TEST_KERNEL)
 PYTEST := env TAO_REQUIRE_MODULE=1 python3 -m pytest
+WITH_AES := scripts/lib/with-python cryptography==46.0.3 --
 
 .PHONY: module
 module:
@@ -48,6 +49,8 @@ help:
 	@echo "make test-loads  loading and unloading, 50 times under traffic"
 	@echo "make test-kernels    handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make prepare     all kernels, side by side; each target also does so for what it needs"
+	@echo "make test-secrets   that no key is left in memory after its end"
+	@echo "make test-mutants   that each sabotage of the module is noticed by a test"
 	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
 	@echo ""
 	@echo "scripts/vm -- COMMAND boots the kernel with the module loaded and runs COMMAND there."
@@ -94,6 +97,16 @@ $(KERNELS:%=prepare-%): prepare-%:
 .PHONY: test-tools
 test-tools:
 	scripts/vm-selftest --kernel $(TEST_KERNEL)
+
+# The kernel's memory is judged with a second implementation of AES-CMAC.
+.PHONY: test-secrets
+test-secrets:
+	$(WITH_AES) tests/secrets/check --kernel $(TEST_KERNEL)
+
+# The lines of tests/mutants.toml, or those with WORDS in their name.
+.PHONY: test-mutants
+test-mutants:
+	$(WITH_AES) scripts/mutants --kernel $(TEST_KERNEL) $(WORDS)
 
 .PHONY: demo
 demo:

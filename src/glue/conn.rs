@@ -44,6 +44,10 @@ pub(super) struct Conn {
     pub(super) rx: [RcuSlot<TrafficKey>; RX_KEYS],
 }
 
+// A protected connection has at most 2 KiB beside its socket: this and three traffic keys, in
+// slabs of 512 bytes.
+const _: () = assert!(size_of::<Conn>() <= 512 && size_of::<TrafficKey>() + 16 <= 512);
+
 // SAFETY: C has its own rules for `c`; all else is `Send`.
 unsafe impl Send for Conn {}
 // SAFETY: As above.

@@ -54,6 +54,7 @@ declared!(
     tao_rust_proc_line,
     tao_rust_setsockopt,
     tao_rust_getsockopt,
+    tao_rust_conn_again,
     tao_rust_conn_accept,
     tao_rust_conn_free,
     tao_rust_connect,
@@ -220,6 +221,18 @@ pub(super) fn give_state(lock: &SockLock<'_>, conn: KBox<Conn>, open: bool) -> R
 
 // ---- connections ----
 
+/// State with the flags of `old`, another one of `sk`; null if there is no memory. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_conn_again(
+    old: *const bindings::tao_conn,
+    sk: *mut bindings::sock,
+) -> *mut bindings::tao_conn {
+    // SAFETY: Both live; the socket is locked, and `old` is its state.
+    let (old, sk) = unsafe { (conn_of(old), Sock::from_raw(sk)) };
+    let conn = Conn::new(old.net.clone(), old.flags(), sk, GFP_KERNEL_ACCOUNT);
+    conn.map_or(ptr::null_mut(), |conn| KBox::into_raw(conn).cast())
+}
+
 /// State for a child of `listener`; null if there is no memory. `signed_by`: two ids, if its
 /// connection is protected.
 #[no_mangle]
@@ -357,16 +370,25 @@ unsafe extern "C" fn tao_rust_receive(
     // SAFETY: All live; we are in an RCU read-side section.
     unsafe {
         let (seg, header) = Segment::from_raw(&*segment);
-        let state = rx::State::new(state, &*numbers);
-        let wants_md5 = || bindings::tao_md5_wanted(sk, peer, (*segment).family);
+        let received = rx::Received {
+            segment: seg,
+            header,
+            peer: ffi::peer_of(&*peer),
+        };
+        let again = || {
+            let mut numbers = *numbers;
+            if state == bindings::tao_state_TAO_PAIRED {
+                bindings::tao_reread(sk, conn, &mut numbers);
+            }
+            rx::State::new(state, &numbers)
+        };
         rx::receive(
             conn_of(conn),
             Sock::from_raw(sk),
-            &seg,
-            header,
-            &ffi::peer_of(&*peer),
-            state,
-            wants_md5,
+            &received,
+            rx::State::new(state, &*numbers),
+            again,
+            || bindings::tao_md5_wanted(sk, peer, (*segment).family),
         )
     }
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The segments of RFC 9235: IP packets, and what their MACs are made with.
+//! The segments of RFC 9235: IP packets, and what their MACs are made with; and two of them with
+//! the algorithm that the RFC does not have.
 
 use crate::proto::mac::Algorithm;
 use crate::proto::mac::Algorithm::Aes128Cmac96;
 use crate::proto::mac::Algorithm::HmacSha1_96;
+use crate::proto::mac::Algorithm::HmacSha256_96;
 use crate::proto::segment::Covers;
 use crate::proto::segment::Covers::AllOptions;
 use crate::proto::segment::Covers::AoOnly;
@@ -165,4 +167,17 @@ pub(super) const VECTORS: [Vector; 32] = [
             00b3f288a6246146b01da78ec0180100345100000101080a1782246514275b4f1d10543d99515ffc\
             d5403499f619fd1bffffffffffffffffffffffffffffffff00430104fde800b40101017a26020601\
             0400010001020280000202020002024200020641040000fde802084006006400010100" },
+];
+
+/// MACs computed with Python's `hmac`, in the manner of RFC 5926, for segments of RFC 9235.
+#[rustfmt::skip]
+pub(super) const SHA_256: [Vector; 2] = [
+    Vector { section: "4.1.1", alg: HmacSha256_96, covers: AllOptions, src_isn: 0xfbfbab5a, dst_isn: 0x00000000, sne: 0,
+        packet: "45e0004cdd0f4000ff06bf6b0a0b0c0dac1b1c1de9d700b3fbfbab5a00000000e002ffffcac40000\
+            020405b4010303080402080a00155ab7000000001d103d54c54e51a86a86f8bd175cf34f" },
+    Vector { section: "4.1.3", alg: HmacSha256_96, covers: AllOptions, src_isn: 0xfbfbab5a, dst_isn: 0x11c14261, sne: 0,
+        packet: "45e0008736a14000ff06659f0a0b0c0dac1b1c1de9d700b3fbfbab5b11c14262c0180104a1620000\
+            0101080a00155ac184a50beb1d103d54a675c172946986b4504fae76ffffffffffffffffffffffff\
+            ffffffff00430104dabf00b40a0b0c0d260206010400010001020280000202020002024200020641\
+            040000dabf02084006006400010100" },
 ];

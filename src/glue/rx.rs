@@ -23,7 +23,6 @@ use super::rcu::RcuSlot;
 use super::traffic::Grounds;
 use super::traffic::TrafficKey;
 use super::tx::may_send;
-use crate::proto::addr::Endpoints;
 use crate::proto::conn::isns_and_sne;
 use crate::proto::conn::Context;
 use crate::proto::conn::KeyIds;
@@ -31,7 +30,6 @@ use crate::proto::kdf::Isns;
 use crate::proto::mac::tags_equal;
 use crate::proto::mkt::Peer;
 use crate::proto::select;
-use crate::proto::sne::near_wrap;
 use crate::proto::sne::Sne;
 use crate::proto::verdict::first_step;
 use crate::proto::verdict::Discard;
@@ -56,18 +54,26 @@ pub(super) enum State {
     Unprotected,
 }
 
-/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `wants_md5`: the socket has an
-/// MD5 key for the sender.
+/// A segment that has come.
+pub(super) struct Received<'a> {
+    pub(super) segment: Segment<'a>,
+    /// Its TCP header.
+    pub(super) header: &'a [u8],
+    /// Its sender.
+    pub(super) peer: Peer,
+}
+
+/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `again`: the state, read once
+/// more. `wants_md5`: the socket has an MD5 key for the sender.
 pub(super) fn receive(
     conn: &Conn,
     sk: Sock<'_>,
-    segment: &Segment<'_>,
-    header: &[u8],
-    peer: &Peer,
+    received: &Received<'_>,
     state: State,
+    again: impl Fn() -> State,
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
-    match judge(conn, segment, header, peer, state) {
+    match judge(conn, received, state, again) {
         // What the stack does for a segment without AO it does not do behind this hook.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
@@ -127,16 +133,15 @@ enum Refusal {
 /// `Ok(true)`: its MAC is right. `Ok(false)`: it needs none.
 fn judge(
     conn: &Conn,
-    segment: &Segment<'_>,
-    header: &[u8],
-    peer: &Peer,
+    received: &Received<'_>,
     state: State,
+    again: impl Fn() -> State,
 ) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
-    let tcp = TcpHeader::parse(header).map_err(malformed)?;
+    let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
     let keyed = match state {
         State::Unprotected => false,
-        State::Listen => is_keyed(conn, peer),
+        State::Listen => is_keyed(conn, &received.peer),
         // Even if its last key is gone.
         State::Request(_) | State::Own(_) | State::Closed => true,
     };
@@ -146,17 +151,12 @@ fn judge(
         Step::CheckMd5 => return Ok(false),
         Step::Verify(option) => option,
     };
-    let (context, own) = match state {
-        State::Listen => (Context::Listen, false),
-        State::Request(context) => (context, false),
-        State::Own(context) => (context, true),
-        State::Closed | State::Unprotected => return Err(Refusal::Closed),
-    };
+    let own = matches!(state, State::Own(_));
     // The stack would answer the ACK of a request: not unless that can be signed.
-    if matches!(state, State::Request(_)) && !may_send(conn, peer) {
+    if matches!(state, State::Request(_)) && !may_send(conn, &received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, segment, &tcp, peer, context, &option, own)?;
+    verify(conn, received, &tcp, &option, state, again)?;
     // A SYN may be of any age.
     if own && (!tcp.syn() || tcp.ack()) {
         conn.on_received(KeyIds {
@@ -175,17 +175,37 @@ pub(super) fn is_keyed(conn: &Conn, peer: &Peer) -> bool {
 
 fn verify(
     conn: &Conn,
-    segment: &Segment<'_>,
+    received: &Received<'_>,
     tcp: &TcpHeader<'_>,
-    peer: &Peer,
-    context: Context,
     option: &AoOption,
-    own: bool,
+    state: State,
+    again: impl Fn() -> State,
 ) -> Result<(), Refusal> {
+    let Received { segment, peer, .. } = received;
     let opening = tcp.syn() && !tcp.ack();
     let ends = segment.endpoints(tcp.source(), tcp.dest());
+    let context = state.context().ok_or(Refusal::Closed)?;
     let (isns, sne) = isns_and_sne(context, tcp).ok_or(Refusal::Unknown)?;
-    let check = |key: &TrafficKey| mac_is_right(key, sne, context, &ends, tcp, option, segment);
+    let right = |key: &TrafficKey, sne| {
+        let mac = key
+            .mac(sne, &ends, tcp, option.offset, segment)
+            .map_err(|_| Refusal::Discard(Discard::Malformed))?;
+        Ok(tags_equal(&mac, &option.mac))
+    };
+    let check = |key: &TrafficKey| {
+        if right(key, sne)? {
+            return Ok(());
+        }
+        // SNE and sequence number of the connection were read one after the other, without its
+        // lock: while another CPU took it over a wrap, they did not belong together.
+        let settled = again()
+            .context()
+            .and_then(|context| isns_and_sne(context, tcp));
+        match settled {
+            Some((_, settled)) if settled != sne && right(key, settled)? => Ok(()),
+            _ => Err(Refusal::Discard(Discard::BadMac)),
+        }
+    };
 
     let now = now();
     let guard = rcu::read_lock();
@@ -196,7 +216,7 @@ fn verify(
     };
     // Traffic keys are kept for the pair of ISNs of a connection: not for a SYN, a listener's
     // requests, or an answer to our SYN, whose ISN is not settled before it is verified.
-    let keeps = own && !opening && matches!(context, Context::Paired { .. });
+    let keeps = matches!(state, State::Own(Context::Paired { .. })) && !opening;
     let kept = |keyid| {
         let slots = conn.rx.iter().filter(|_| keeps);
         slots
@@ -240,37 +260,16 @@ fn keep(conn: &Conn, key: &TrafficKey, slot: Option<&RcuSlot<TrafficKey>>, guard
     }
 }
 
-fn mac_is_right(
-    key: &TrafficKey,
-    sne: Sne,
-    context: Context,
-    ends: &Endpoints,
-    tcp: &TcpHeader<'_>,
-    option: &AoOption,
-    segment: &Segment<'_>,
-) -> Result<(), Refusal> {
-    let right = |sne| {
-        let mac = key
-            .mac(sne, ends, tcp, option.offset, segment)
-            .map_err(|_| Refusal::Discard(Discard::Malformed))?;
-        Ok(tags_equal(&mac, &option.mac))
-    };
-    if right(sne)? {
-        return Ok(());
-    }
-    // SNE and sequence number of the connection were read one after the other, without its lock:
-    // while another CPU takes it over a wrap, they may not belong together.
-    if let Context::Paired { basis_seq, .. } = context {
-        if near_wrap(basis_seq)
-            && (right(Sne(sne.0.wrapping_add(1)))? || right(Sne(sne.0.wrapping_sub(1)))?)
-        {
-            return Ok(());
+impl State {
+    /// What is known of the connection; `None` if there is none.
+    fn context(self) -> Option<Context> {
+        match self {
+            Self::Listen => Some(Context::Listen),
+            Self::Request(context) | Self::Own(context) => Some(context),
+            Self::Closed | Self::Unprotected => None,
         }
     }
-    Err(Refusal::Discard(Discard::BadMac))
-}
 
-impl State {
     /// Of what C knows.
     pub(super) fn new(state: bindings::tao_state, numbers: &bindings::tao_numbers) -> Self {
         let paired = Context::Paired {

@@ -2,14 +2,15 @@
 
 //! Before the module does anything: does it make the MACs that others make?
 //!
-//! The segments of RFC 9235, through the module's own parser, KDF and MAC, over the kernel's
-//! crypto. A module that fails does not load.
+//! The segments of RFC 9235, and two of them with HMAC-SHA-256, through the module's own parser,
+//! KDF and MAC, over the kernel's crypto. A module that fails does not load.
 
 use kernel::prelude::*;
 
 use super::crypto::PreparedKey;
 use super::rfc9235::Vector;
 use super::rfc9235::MASTER_KEY;
+use super::rfc9235::SHA_256;
 use super::rfc9235::VECTORS;
 use crate::proto::addr::Addr;
 use crate::proto::addr::Endpoints;
@@ -30,9 +31,10 @@ use crate::proto::wire::MAC_LEN;
 const PACKET_MAX: usize = 192;
 
 pub(crate) fn run() -> Result {
-    for vector in &VECTORS {
+    for vector in Iterator::chain(VECTORS.iter(), &SHA_256) {
         if verify(vector) != Some(true) {
-            pr_err!("self-test failed: RFC 9235 {}\n", vector.section);
+            let (section, alg) = (vector.section, vector.alg as u8);
+            pr_err!("self-test failed: RFC 9235 {section}, algorithm {alg}\n");
             return Err(Error::from_errno(
                 -(kernel::bindings::ENOTRECOVERABLE as c_int),
             ));

@@ -15,9 +15,3 @@ pub const fn sne_at(basis: Sne, basis_seq: u32, seq: u32) -> Sne {
     let wide = ((basis.0 as u64) << 32) | basis_seq as u64;
     Sne((wide.wrapping_add_signed(distance as i64) >> 32) as u32)
 }
-
-/// `seq` is so near to a wrap that, between two reads of a connection's state, it may pass it.
-pub const fn near_wrap(seq: u32) -> bool {
-    const NEAR: u32 = 1 << 20;
-    seq.wrapping_add(NEAR) < 2 * NEAR
-}

@@ -4,7 +4,7 @@
  *
  * Attached: tcp_sock.ao_info (or that of the TIME-WAIT socket) points to it. To the stack this says
  * that every segment carries AO, so it is so for listeners, for sockets that have not connected yet
- * and for protected connections only. The state pins the module.
+ * and for protected connections only. The state pins the module, and is in a list for tao_drain().
  *
  * Parked: the connection is not protected. The state is found in a table by the address of its
  * socket, and pins nothing.
@@ -33,6 +33,11 @@ static const struct rhashtable_params tao_parked_params = {
 };
 
 static struct rhashtable tao_parked_table;
+
+/* States that pin the module, until their memory is freed. Which socket has one is under the lock. */
+static LIST_HEAD(tao_all_attached);
+static DEFINE_SPINLOCK(tao_attached_lock);
+static bool tao_draining;
 
 static_assert(offsetof(struct tao_conn, info) == 0);
 static_assert(sizeof(struct tao_reply) <= TAO_REPLY_ROOM);
@@ -66,8 +71,9 @@ bool tao_has_native(const struct sock *sk)
 }
 
 /* @conn is zeroed. */
-void tao_conn_init(struct tao_conn *conn, const struct sock *sk)
+void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
+	INIT_LIST_HEAD(&conn->attached);
 	INIT_HLIST_HEAD(&conn->info.head);
 	conn->info.current_key = &conn->key;
 	conn->info.rnext_key = &conn->key;
@@ -80,10 +86,36 @@ void tao_conn_init(struct tao_conn *conn, const struct sock *sk)
 	conn->key.maclen = TAO_MAC_LEN;
 }
 
+/* Joins the states that pin the module. Fails while that is drained or unloaded. */
+static int tao_pin(struct tao_conn *conn)
+{
+	int err = -ENODEV;
+
+	spin_lock_bh(&tao_attached_lock);
+	if (!tao_draining && try_module_get(THIS_MODULE)) {
+		list_add(&conn->attached, &tao_all_attached);
+		err = 0;
+	}
+	spin_unlock_bh(&tao_attached_lock);
+	return err;
+}
+
+/* @conn may be one that is parked, and pins nothing. */
+static bool tao_unlist(struct tao_conn *conn)
+{
+	bool pinned;
+
+	spin_lock_bh(&tao_attached_lock);
+	pinned = !list_empty(&conn->attached);
+	list_del_init(&conn->attached);
+	spin_unlock_bh(&tao_attached_lock);
+	return pinned;
+}
+
 static void tao_conn_free_rcu(struct rcu_head *head)
 {
 	struct tao_conn *conn = container_of(head, struct tao_conn, info.rcu);
-	bool pinned = conn->pinned;
+	bool pinned = tao_unlist(conn);
 
 	tao_rust_conn_free(conn);
 	if (pinned)
@@ -94,6 +126,28 @@ void tao_conn_put(struct tao_conn *conn)
 {
 	if (refcount_dec_and_test(&conn->info.refcnt))
 		call_rcu(&conn->info.rcu, tao_conn_free_rcu);
+}
+
+/* The TIME-WAIT socket of an attached socket gets the state, too. */
+void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw)
+{
+	refcount_inc(&conn->info.refcnt);
+	spin_lock_bh(&tao_attached_lock);
+	conn->tw = &tcptw->tw_sk;
+	spin_unlock_bh(&tao_attached_lock);
+	rcu_assign_pointer(tcptw->ao_info, &conn->info);
+}
+
+/* The socket, or the TIME-WAIT socket, goes. */
+void tao_part(struct tao_conn *conn, bool twsk)
+{
+	spin_lock_bh(&tao_attached_lock);
+	if (twsk)
+		conn->tw = NULL;
+	else
+		conn->sk = NULL;
+	spin_unlock_bh(&tao_attached_lock);
+	tao_conn_put(conn);
 }
 
 /* The socket is going: whatever is parked for it goes too. */
@@ -277,18 +331,37 @@ int tao_attach(struct sock *sk, struct tao_conn *conn)
 
 	if (rcu_access_pointer(tp->ao_info))
 		return -EBUSY;
-	/* Fails while the module is being unloaded. */
-	if (!try_module_get(THIS_MODULE))
-		return -ENODEV;
+	err = tao_pin(conn);
+	if (err)
+		return err;
 	err = tao_take_over(sk);
 	if (err) {
+		tao_unlist(conn);
 		module_put(THIS_MODULE);
 		return err;
 	}
-	conn->pinned = true;
 	rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params);
 	rcu_assign_pointer(tp->ao_info, &conn->info);
 	return 0;
+}
+
+/*
+ * Gives @sk a state of its own instead of @old, which its TIME-WAIT socket keeps. Caller holds the
+ * socket lock. NULL: there is no memory, or the module is being drained; @old stays.
+ */
+struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old)
+{
+	struct tao_conn *conn = tao_rust_conn_again(old, sk);
+
+	if (!conn)
+		return NULL;
+	if (tao_pin(conn)) {
+		tao_conn_put(conn);
+		return NULL;
+	}
+	rcu_assign_pointer(tcp_sk(sk)->ao_info, &conn->info);
+	tao_part(old, false);
+	return conn;
 }
 
 /* Caller holds the socket lock, or is the only one who knows @sk. */
@@ -306,10 +379,8 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	tao_hand_back(sk);
 	if (tao_attached(sk) == conn)
 		rcu_assign_pointer(tp->ao_info, NULL);
-	if (conn->pinned) {
-		conn->pinned = false;
+	if (tao_unlist(conn))
 		module_put(THIS_MODULE);
-	}
 	return 0;
 }
 
@@ -329,6 +400,88 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	sk->sk_gso_max_segs = 1;
 	return 0;
 }
+
+/* ---- drain ---- */
+
+/* A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. */
+static struct sock *tao_any_attached(bool *none)
+{
+	struct tao_conn *conn;
+	struct sock *found = NULL;
+
+	spin_lock_bh(&tao_attached_lock);
+	*none = list_empty(&tao_all_attached);
+	list_for_each_entry(conn, &tao_all_attached, attached) {
+		/* Those without a reference to be had are on their way. */
+		if (conn->sk && refcount_inc_not_zero(&conn->sk->sk_refcnt))
+			found = conn->sk;
+		else if (conn->tw && refcount_inc_not_zero(&conn->tw->tw_refcnt))
+			found = (struct sock *)conn->tw;
+		if (found)
+			break;
+	}
+	spin_unlock_bh(&tao_attached_lock);
+	return found;
+}
+
+/* Ends what @sk does, its requests and accepted connections too, and takes its state away. */
+static void tao_drain_sock(struct sock *sk)
+{
+	struct tao_conn *conn;
+
+	tcp_abort(sk, ECONNABORTED);
+	if (sk->sk_state == TCP_TIME_WAIT)
+		return;
+	lock_sock(sk);
+	conn = tao_attached(sk);
+	/* Its owner may have connected it again; then it is met again, too. */
+	if (conn && sk->sk_state == TCP_CLOSE) {
+		/*
+		 * It asked for protection, and must not get a connection without: it is bound to an
+		 * interface that cannot exist.
+		 */
+		WRITE_ONCE(sk->sk_bound_dev_if, -1);
+		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
+		tao_hand_back(sk);
+		tao_part(conn, false);
+	}
+	release_sock(sk);
+}
+
+/*
+ * Takes all attached state off all sockets, for good: none gets any from now on. When it returns 0
+ * nothing pins the module. May sleep.
+ */
+int tao_drain(void)
+{
+	struct sock *sk;
+	bool none;
+
+	spin_lock_bh(&tao_attached_lock);
+	tao_draining = true;
+	spin_unlock_bh(&tao_attached_lock);
+	while (1) {
+		sk = tao_any_attached(&none);
+		if (none)
+			break;
+		if (signal_pending(current)) {
+			if (sk)
+				sock_gen_put(sk);
+			return -EINTR;
+		}
+		if (sk) {
+			tao_drain_sock(sk);
+			sock_gen_put(sk);
+		} else {
+			schedule_timeout_interruptible(1);
+		}
+	}
+	/* The last one has left the list, and lets go of the module a moment later. */
+	rcu_barrier();
+	return 0;
+}
+
+/* ---- what Rust asks of a socket ---- */
 
 struct tao_net *tao_net_of(const struct sock *sk)
 {
@@ -410,6 +563,17 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
 	WRITE_ONCE(info->rcv_sne, tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt) -
 		   tao_isn_wraps(info->risn));
+}
+
+/*
+ * Where the peer of @sk, which may be a TIME-WAIT socket, is now. The stack counts the SNE up and
+ * then moves rcv_nxt, under a lock that is not held here.
+ */
+void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers)
+{
+	numbers->sne = tao_rcv_sne(&conn->info);
+	numbers->seq = READ_ONCE(sk->sk_state) == TCP_TIME_WAIT ?
+		       READ_ONCE(tcp_twsk(sk)->tw_rcv_nxt) : READ_ONCE(tcp_sk(sk)->rcv_nxt);
 }
 
 /* @sk may be a request socket. */

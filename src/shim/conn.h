@@ -13,11 +13,14 @@
 extern struct hlist_node *tao_key_mark;
 
 bool tao_is_marked(const struct tcp_ao_info *info);
+void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw);
+void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_forget(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
+struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old);
 
 /* net.c */
 struct tao_net *tao_net_get(struct net *net);

@@ -12,12 +12,12 @@
  *	receive		tcp_inbound_ao_hash (signed segments), tcp_ao_do_lookup (unsigned ones)
  *	replies		tcp_ao_prepare_reset, tcp_v{4,6}_ao_calc_key_rsk, tcp_ao_established_key,
  *			tcp_ao_hash_hdr
- *	TIME-WAIT	tcp_timewait_state_process
+ *	TIME-WAIT	tcp_ao_time_wait, tcp_timewait_state_process
  *	end		tcp_ao_destroy_sock
  *
  * Left to the stack, since its own code does right with our state: tcp_ao_connect_init (ISN of
  * this end), tcp_ao_finish_connect and tcp_rcv_synsent_state_process (ISN of the peer), the SNE on
- * snd_una and rcv_nxt, tcp_ao_time_wait, tcp_ao_ignore_icmp.
+ * snd_una and rcv_nxt, tcp_ao_ignore_icmp.
  */
 #include <linux/ftrace.h>
 #include <linux/module.h>
@@ -101,8 +101,16 @@ static int tao_connect(struct sock *sk)
 {
 	/* It cannot go: the caller has the socket locked. */
 	struct tao_conn *conn = tao_find(sk);
-	int err = tao_rust_connect(conn, sk);
+	int err = 0;
 
+	/* The socket's last connection may be in TIME-WAIT still. */
+	if (refcount_read(&conn->info.refcnt) > 1) {
+		conn = tao_replace(sk, conn);
+		if (!conn)
+			err = -ENOMEM;
+	}
+	if (!err)
+		err = tao_rust_connect(conn, sk);
 	if (err > 0)
 		err = tao_protect(sk, conn);
 	else if (!err)
@@ -366,8 +374,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		numbers.risn = ntohl(conn->info.risn);
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
 			state = TAO_PAIRED;
-			numbers.sne = tao_rcv_sne(&conn->info);
-			numbers.seq = READ_ONCE(tcp_sk(sk)->rcv_nxt);
+			tao_reread(sk, conn, &numbers);
 		} else if (now_in == TCP_SYN_SENT) {
 			state = TAO_SYN_SENT;
 		} else if (now_in == TCP_SYN_RECV) {
@@ -584,6 +591,16 @@ static int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *ke
 
 /* ---- TIME-WAIT ---- */
 
+static bool tao_ours_time_wait(struct ftrace_regs *fregs)
+{
+	return tao_attached(TAO_ARG(fregs, 1, const struct sock *));
+}
+
+static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
+{
+	tao_share(tao_attached((struct sock *)tp), tcptw);
+}
+
 /*
  * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
  * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
@@ -592,7 +609,6 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 {
 	const struct inet_timewait_sock *tw = TAO_ARG(fregs, 0, const struct inet_timewait_sock *);
 	const struct sk_buff *skb = TAO_ARG(fregs, 1, const struct sk_buff *);
-	const struct tcp_timewait_sock *tcptw = tcp_twsk((const struct sock *)tw);
 	struct tao_conn *conn = tao_attached_tw(tw);
 	struct tao_numbers numbers;
 	struct tao_segment seg;
@@ -603,9 +619,8 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	numbers = (struct tao_numbers) {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
-		.sne = tao_rcv_sne(&conn->info),
-		.seq = READ_ONCE(tcptw->tw_rcv_nxt),
 	};
+	tao_reread((const struct sock *)tw, conn, &numbers);
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
 	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer, TAO_PAIRED,
@@ -649,7 +664,7 @@ static void tao_destroy_sock(struct sock *sk, bool twsk)
 		conn = tao_attached(sk);
 		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
 	}
-	tao_conn_put(conn);
+	tao_part(conn, twsk);
 }
 
 /* ---- socket options ---- */
@@ -716,6 +731,7 @@ struct tao_hook tao_cold_hooks[] = {
 	TAO_HOOK(tcp_v6_ao_calc_key_rsk, tao_ours_calc_key_rsk, tao_calc_key_rsk),
 	TAO_HOOK(tcp_ao_established_key, tao_ours_established_key, tao_established_key),
 	TAO_HOOK(tcp_ao_hash_hdr, tao_ours_hash_hdr, tao_hash_hdr),
+	TAO_HOOK(tcp_ao_time_wait, tao_ours_time_wait, tao_time_wait),
 	TAO_HOOK(tcp_timewait_state_process, tao_ours_timewait, tao_timewait_drop),
 	TAO_HOOK(tcp_ao_destroy_sock, tao_ours_destroy, tao_destroy_sock),
 	{}

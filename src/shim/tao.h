@@ -24,6 +24,7 @@
 
 struct net;
 struct sk_buff;
+struct inet_timewait_sock;
 struct sock;
 
 /**
@@ -42,8 +43,9 @@ struct tao_peer {
  * struct tao_conn - the part of a socket's state that C, and the stack itself, look at
  * @info: what tcp_sock.ao_info points to. First, so that the pointer finds all.
  * @parked: node in the table of sockets whose connection is not protected
- * @sk: the socket, key of @parked. Never followed.
- * @pinned: holds a reference to the module
+ * @sk: the socket, key of @parked; NULL once it is gone
+ * @tw: its TIME-WAIT socket, while that has the state
+ * @attached: node in the list of states that are attached
  * @peer: its other end, if the connection is protected
  * @key: stands for "the key" where the stack wants one. Last, for its flexible array. The pointers
  *	that the stack calculates into that array are never followed: all who would are hooked.
@@ -53,8 +55,9 @@ struct tao_peer {
 struct tao_conn {
 	struct tcp_ao_info	info;
 	struct rhash_head	parked;
-	const struct sock	*sk;
-	bool			pinned;
+	struct sock		*sk;
+	struct inet_timewait_sock *tw;
+	struct list_head	attached;
 	struct tao_peer		peer;
 	struct tcp_ao_key	key;
 };
@@ -198,7 +201,7 @@ bool tao_rest_is_zero(const struct tao_sockopt *call, size_t from, int *err);
 struct tao_conn *tao_attached(const struct sock *sk);
 struct tao_conn *tao_parked(const struct sock *sk);
 bool tao_has_native(const struct sock *sk);
-void tao_conn_init(struct tao_conn *conn, const struct sock *sk);
+void tao_conn_init(struct tao_conn *conn, struct sock *sk);
 int tao_wake(void);
 int tao_attach(struct sock *sk, struct tao_conn *conn);
 int tao_park(struct sock *sk, struct tao_conn *conn);
@@ -217,6 +220,9 @@ void tao_count(const struct sock *sk, int mib);
 bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family);
 int tao_conn_tables_init(void);
 void tao_conn_tables_exit(void);
+
+void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers);
+int tao_drain(void);
 
 /* hook.c, net.c */
 int tao_hooks_init(void);
@@ -238,6 +244,7 @@ size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_
 int tao_rust_setsockopt(struct tao_sockopt *call);
 int tao_rust_getsockopt(struct tao_sockopt *call);
 
+struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk);
 struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const struct sock *newsk,
 				      const __u8 *signed_by);
 void tao_rust_conn_free(struct tao_conn *conn);

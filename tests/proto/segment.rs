@@ -8,7 +8,6 @@ use tcp_authopt::proto::addr::Endpoints;
 use tcp_authopt::proto::mac::tags_equal;
 use tcp_authopt::proto::segment::Covers;
 use tcp_authopt::proto::segment::MacHead;
-use tcp_authopt::proto::sne::near_wrap;
 use tcp_authopt::proto::sne::sne_at;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::wire::Malformed;
@@ -173,17 +172,6 @@ fn sne_at_the_edges() {
     ] {
         let sne = sne_at(Sne(basis), basis_seq, seq);
         assert_eq!(sne, Sne(expected), "{basis:#x} {basis_seq:#x} {seq:#x}");
-    }
-}
-
-#[test]
-fn near_a_wrap_on_both_sides() {
-    const MIB: u32 = 1 << 20;
-    for near in [0, 1, MIB - 1, u32::MAX, MIB.wrapping_neg()] {
-        assert!(near_wrap(near), "{near:#x}");
-    }
-    for far in [MIB, 1 << 31, MIB.wrapping_neg() - 1] {
-        assert!(!near_wrap(far), "{far:#x}");
     }
 }
 

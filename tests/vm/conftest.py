@@ -27,7 +27,7 @@ PAIRS = [
 """Client and server; the kernel's own with itself shows that a test asks nothing odd."""
 
 TEST_SECONDS = 60
-FIRST, LAST = ("test_sysctl.py",), ("test_unload.py",)
+FIRST, LAST = ("test_sysctl.py",), ("test_drain.py", "test_unload.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -155,6 +155,8 @@ def test_forged_segments_in_a_session(link, role, victim, ends):
     data = forger.tcp(flags=PSH | ACK, payload=b"forged")
     reset = replace(data, flags=RST | ACK, payload=b"")
     good = forger.ao(FIRST)
+    option = bytearray(data.data(good)[20:36])
+    option[-1] ^= 1
     swapped = replace(good, keyid=good.rnextkeyid, rnextkeyid=good.keyid)
     long = bytes([29, 20, good.keyid, good.rnextkeyid]) + bytes(16)
     short = bytes([29, 12, good.keyid, good.rnextkeyid]) + bytes(8)
@@ -166,6 +168,7 @@ def test_forged_segments_in_a_session(link, role, victim, ends):
         "unsigned SYN": (replace(data, flags=SYN, payload=b""), None, REQUIRED),
         "MD5 instead": (replace(data, options=md5), None, None),
         "all-zero MAC": (replace(data, options=right_length), None, BAD),
+        "last bit of the MAC": (replace(data, options=bytes(option)), None, BAD),
         "long MAC": (replace(data, options=long), None, BAD),
         "short MAC": (replace(data, options=short), None, BAD),
         "two options": (replace(data, options=right_length + short[:-4]), None, None),

@@ -1,5 +1,6 @@
 """Unloading: refused while the kernel still holds our state, and clean otherwise."""
 
+import os
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from module import SYSCTL
 pytestmark = pytest.mark.ours
 
 TIME_WAIT = "06"
-
+LOADS = int(os.environ.get("LOADS", "10"))
 
 BUSY = re.compile("in use|busy|temporarily unavailable", re.IGNORECASE)
 
@@ -61,11 +62,11 @@ def test_unloads_once_they_are_gone(module):
     assert not SYSCTL.exists()
 
 
-def test_ten_times_in_a_row(link, module):
-    """Under a native and a plain connection, which notice nothing."""
+def test_loads_in_a_row(link, module):
+    """LOADS times, under a native and a plain connection, which notice nothing."""
     native = link.connected("native", "native", V4, FIRST, 1001)
     plain = link.connected("plain", "plain", V4, FIRST, 1002)
-    for _ in range(10):
+    for _ in range(LOADS):
         wait_for("the module to be unloaded", lambda: not module.loaded or not module.unload())
         native.exchange()
         plain.exchange()

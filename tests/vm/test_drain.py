@@ -1,0 +1,243 @@
+"""net.ipv4.tcp_authopt_drain: takes all state off all sockets, for the module to go at once."""
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import abi
+from clock import wait_for
+from craft import SYN
+from forge import Forger
+from link import FIRST, PORT, V4, V6, Link
+from test_socket_options import refused
+from test_unload import BUSY, TIME_WAIT, states
+
+pytestmark = pytest.mark.ours
+
+DRAIN = Path("/proc/sys/net/ipv4/tcp_authopt_drain")
+ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
+UNUSABLE = errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH
+"""What connect() says without a route."""
+
+
+@pytest.fixture(autouse=True)
+def fresh(module):
+    """The module as it comes, and turned on; what is drained stays so until it is loaded again."""
+    if module.loaded:
+        module.unload(wait=True)
+    module.enable()
+    yield
+    if module.loaded:
+        module.unload(wait=True)
+
+
+def idle(link: Link, ends) -> None:
+    link.client("ours", ends)
+
+
+def listener(link: Link, ends) -> None:
+    link.listen("ours", ends, FIRST)
+
+
+def session(link: Link, ends) -> None:
+    link.connected("ours", "ours", ends).exchange()
+
+
+def connecting(link: Link, ends) -> None:
+    link.start(link.client("ours", ends, FIRST))
+
+
+def request(link: Link, ends) -> None:
+    link.listen("ours", ends, FIRST)
+    forger = Forger(link, link.a, ends.wire, 1024, PORT)
+    forger.send(forger.tcp(seq=9000, flags=SYN), forger.ao(FIRST, src_isn=9000))
+    wait_for("the SYN-ACK", lambda: forger.segments(link.b))
+
+
+def accept_queue(link: Link, ends) -> None:
+    listener = link.listen("ours", ends, FIRST)
+    client = link.client("native", ends, FIRST)
+    client.sock.connect((client.address, PORT))
+    wait_for("a connection to accept", lambda: listener.asked)
+
+
+def time_wait(link: Link, ends) -> None:
+    connection = link.connected("ours", "native", ends)
+    connection.exchange()
+    connection.close()
+    for sock in link.a.sockets:
+        sock.close()
+    assert TIME_WAIT in states(link)
+
+
+def time_wait_with_a_socket(link: Link, ends) -> None:
+    connection = link.connected("ours", "native", ends)
+    connection.client.sock.shutdown(socket.SHUT_WR)
+    assert connection.server.sock.recv(1) == b""
+    connection.server.sock.close()
+    assert connection.client.sock.recv(1) == b""
+    wait_for("TIME-WAIT", lambda: TIME_WAIT in states(link))
+
+
+def orphan(link: Link, ends) -> None:
+    """Its last data cannot be delivered: nobody reads at the other end."""
+    connection = link.connected("ours", "native", ends)
+    client = connection.client.sock
+    client.setblocking(False)
+    try:
+        while True:
+            client.send(bytes(1 << 16))
+    except BlockingIOError:
+        client.close()
+
+
+HOLDERS = [
+    idle,
+    listener,
+    session,
+    connecting,
+    request,
+    accept_queue,
+    time_wait,
+    time_wait_with_a_socket,
+    orphan,
+]
+
+
+def drain() -> None:
+    DRAIN.write_text("1")
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("hold", HOLDERS, ids=lambda hold: hold.__name__)
+def test_drained_of(link, module, hold: Callable[[Link, object], None], ends):
+    hold(link, ends)
+    assert BUSY.search(module.unload())
+    drain()
+    assert module.users == 0
+    assert module.unload() == ""
+    assert not link.audit().bad
+
+
+def test_drained_of_all_at_once(link, module):
+    """With connections of other kinds, which notice nothing."""
+    native = link.connected("native", "native", V4, FIRST, 1001)
+    plain = link.connected("plain", "plain", V4, FIRST, 1002)
+    for number in range(20):
+        link.connected("ours", "ours", V6 if number % 2 else V4, FIRST, 2000 + number).exchange()
+    idle(link, V4)
+    request(link, V4)
+    time_wait_with_a_socket(link, V6)
+    drain()
+    assert module.unload() == ""
+    for connection in native, plain:
+        connection.exchange()
+    report = link.verify(unsigned=True)
+    assert {1002} == {min(r.segment.sport, r.segment.dport) for r in report.unsigned}
+
+
+FOREIGN = f"""
+import socket
+sock = socket.socket()
+sock.setsockopt(socket.IPPROTO_TCP, {abi.TCP_AUTHOPT}, bytes(8))
+sock.listen()
+print("listening", flush=True)
+sock.accept()
+"""
+
+
+def test_drained_of_what_another_user_holds(module):
+    """A namespace of its own is no hiding place."""
+    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "--user"]
+    command += ["--map-root-user", "--net", sys.executable, "-c", FOREIGN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
+        assert it.stdout.readline() == "listening\n"
+        assert BUSY.search(module.unload())
+        drain()
+        assert module.unload() == ""
+        assert "OSError" in it.communicate()[1]
+
+
+def disconnect(sock: socket.socket) -> None:
+    """connect() with AF_UNSPEC, which Python does not have."""
+    unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
+    assert ctypes.CDLL(None).connect(sock.fileno(), unspecified, len(unspecified)) == 0
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_no_socket_goes_on_without_protection(link, module, ends):
+    """Who asked for protection gets an error from now on: the module is gone, the daemon is not."""
+    unused = link.client("ours", ends, FIRST)
+    connection = link.connected("ours", "ours", ends)
+    drain()
+    assert module.unload() == ""
+    signed = len(link.verify().segments)
+
+    # Whichever end was first, the other one has got its RST.
+    with pytest.raises((ConnectionAbortedError, ConnectionResetError)):
+        connection.client.sock.recv(1)
+    disconnect(connection.client.sock)
+    for peer in unused, connection.client:
+        with refused(*UNUSABLE):
+            peer.sock.connect((peer.address, PORT))
+    with refused(errno.EINVAL):
+        connection.listener.sock.accept()
+    connection.listener.sock.listen()
+    stranger = link.client("plain", ends)
+    with pytest.raises(ConnectionRefusedError):
+        stranger.sock.connect((stranger.address, PORT))
+    # The stranger's SYN and the RST for it: nothing of ours.
+    assert len(link.audit(unsigned=True).segments) == signed + 2
+
+
+def test_nothing_is_protected_afterwards(link, module):
+    """Until the module is loaded again; and a drain cannot be taken back."""
+    drain()
+    assert DRAIN.read_text() == "1\n"
+    with refused(errno.EINVAL):
+        DRAIN.write_text("0")
+    drain()
+    sock = link.client("plain", V4).sock
+    with refused(errno.EBUSY):
+        abi.set_authopt(sock)
+    with refused(errno.ENOENT):
+        abi.get_authopt(sock)
+    assert module.unload() == ""
+    link.audit()
+
+
+def test_not_for_everybody(link, module):
+    idle(link, V4)
+    assert (DRAIN.read_text(), DRAIN.stat().st_mode & 0o777) == ("0\n", 0o644)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            drain()
+    finally:
+        os.seteuid(0)
+    # Root of the file's namespace, but without the capability.
+    write = f"open({str(DRAIN)!r}, 'w').write('1')"
+    done = subprocess.run(
+        [
+            "setpriv",
+            "--bounding-set=-net_admin",
+            "--inh-caps=-net_admin",
+            sys.executable,
+            "-c",
+            write,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"[Errno {errno.EPERM}]" in done.stderr
+    assert BUSY.search(module.unload())
+    link.audit()
