@@ -71,7 +71,7 @@ test-vm:
 # What takes too long to be run for every change; .ci/run runs it too.
 .PHONY: test-all test-more
 test-all: test test-more
-test-more: test-native test-loads test-kernels
+test-more: test-native test-loads test-kernels test-secrets
 
 .PHONY: test-native
 test-native:
