@@ -6,7 +6,10 @@ KERNEL ?=
 # The kernel to test on.
 TEST_KERNEL := $(or $(KERNEL),backports)
 
+KERNELS := $(shell sed -n 's/^\([a-z]\+\) .*/\1/p' scripts/lib/kernels)
+
 VM := scripts/vm --kernel $(TEST_KERNEL)
+PYTEST := env TAO_REQUIRE_MODULE=1 python3 -m pytest
 WITH_AES := scripts/lib/with-python cryptography==46.0.3 --
 
 .PHONY: module
@@ -32,19 +35,24 @@ endef
 
 .PHONY: help
 help:
-	@echo "make demo        two routers in a VM, a BGP session between them, and what becomes of it"
-	@echo "make test        all tests: on the host, then in a VM with the module loaded"
+	@echo "make demo          two routers in a VM, a BGP session between them, and what becomes of it"
+	@echo "make test          the tests: on the host, then in a VM with the module loaded"
 	@echo ""
-	@echo "make             build the module for the running kernel, or for KDIR=TREE, or for a"
-	@echo "                 Debian kernel: KERNEL=backports, testing, rt, running"
-	@echo "make check       format, lint, and count the lines of unsafe code"
-	@echo "make test-host   the protocol core only; needs no kernel (cargo test)"
-	@echo "make test-vm     the tests in the VM only; TESTS=... for pytest"
-	@echo "make test-hostile   two million random socket options, in the VM: half an hour"
-	@echo "make test-tools  that scripts/vm notices what goes wrong in it"
-	@echo "make test-secrets   that no key is left in memory after its end"
-	@echo "make test-mutants   that each sabotage of the module is noticed by a test"
-	@echo "make clean       remove what was built here (not the cache: see scripts/prepare --help)"
+	@echo "make               build the module for the running kernel, or for KDIR=TREE, or for a"
+	@echo "                   Debian kernel: KERNEL=backports, testing, rt, running"
+	@echo "make check         format, lint, ENDBR, and count the lines of unsafe code"
+	@echo "make test-host     the protocol core only; needs no kernel (cargo test)"
+	@echo "make test-vm       the tests in the VM only; TESTS=... for pytest"
+	@echo "make test-tools    that scripts/vm notices what goes wrong in it"
+	@echo "make test-all      make test, and what takes longer:"
+	@echo "make test-native   the kernel's own TCP-AO selftests, without and with the module"
+	@echo "make test-loads    loading and unloading, 50 times under traffic"
+	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
+	@echo "make test-secrets  that no key is left in memory after its end"
+	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
+	@echo "make test-hostile  two million random socket options: half an hour"
+	@echo "make prepare       all kernels, side by side; each target does so for what it needs"
+	@echo "make clean         remove what was built here (not the cache: see scripts/prepare --help)"
 	@echo ""
 	@echo "scripts/vm -- COMMAND boots the kernel with the module loaded and runs COMMAND there."
 
@@ -60,14 +68,40 @@ TESTS := tests/verifier tests/vm
 .PHONY: test-vm
 test-vm:
 	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
-	$(VM) --allow-from tests/vm/provoked-log --share . -- env TAO_REQUIRE_MODULE=1 python3 -m pytest $(TESTS)
+	$(VM) --allow-from tests/vm/provoked-log --share . -- $(PYTEST) $(TESTS)
 
 # Two million random calls, where test-vm makes some thousands: half an hour.
 HOSTILE_CALLS := 2000000
 .PHONY: test-hostile
 test-hostile:
-	$(VM) --timeout 10800 --share . -- env TAO_REQUIRE_MODULE=1 SLOWDOWN=120 \
-		TAO_HOSTILE_CALLS=$(HOSTILE_CALLS) python3 -m pytest tests/vm/test_hostile.py -rP
+	$(VM) --timeout 10800 --share . -- env SLOWDOWN=120 TAO_HOSTILE_CALLS=$(HOSTILE_CALLS) \
+		$(PYTEST) tests/vm/test_hostile.py -rP
+
+# What takes too long to be run for every change; .ci/run runs it too.
+.PHONY: test-all test-more
+test-all: test test-more
+test-more: test-native test-loads test-kernels test-secrets
+
+.PHONY: test-native
+test-native:
+	scripts/native-selftests --kernel $(TEST_KERNEL)
+
+.PHONY: test-loads
+test-loads:
+	$(VM) --share . -- env LOADS=50 SLOWDOWN=3 $(PYTEST) tests/vm/test_unload.py
+
+# A build without a warning, and every pairing, family and algorithm.
+.PHONY: test-kernels $(KERNELS:%=test-kernel-%)
+test-kernels: $(patsubst %,test-kernel-%,$(filter-out $(TEST_KERNEL),$(KERNELS)))
+$(KERNELS:%=test-kernel-%): test-kernel-%:
+	scripts/build --kernel $* KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings
+	scripts/vm --kernel $* --share . -- $(PYTEST) tests/vm/test_matrix.py
+
+.PHONY: prepare $(KERNELS:%=prepare-%)
+prepare:
+	$(MAKE) -j$(words $(KERNELS)) $(KERNELS:%=prepare-%)
+$(KERNELS:%=prepare-%): prepare-%:
+	scripts/prepare --kernel $*
 
 .PHONY: test-tools
 test-tools:

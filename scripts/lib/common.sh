@@ -13,3 +13,7 @@ usage() { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; }
 
 # The compiler under the name that a kernel's config has for it.
 config_cc() { sed -n 's/^CONFIG_CC_VERSION_TEXT="\([^ ]*\) .*/\1/p' "$1"; }
+
+# make with all CPUs.  Its usual jobserver is a file in /tmp named after its process id, which in
+# lib/in-root is always the same: it would meet those of other runs, and of runs that were killed.
+make_jobs=(make --jobserver-style=pipe -j"$(nproc)")

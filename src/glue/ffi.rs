@@ -60,8 +60,8 @@ pub(super) fn to_errno(err: error::Error) -> c_int {
         error::Error::Exist => code::EEXIST,
         error::Error::Inval => code::EINVAL,
         error::Error::NoSpc => code::ENOSPC,
-        error::Error::NoProtoOpt => code::ENOPROTOOPT,
-        // Not among those that the `kernel` crate names.
+        // Not among those that the `kernel` crate of every kernel names.
+        error::Error::NoProtoOpt => return -(kernel::bindings::ENOPROTOOPT as c_int),
         error::Error::NoKey => return -(kernel::bindings::ENOKEY as c_int),
     };
     code.to_errno()
@@ -71,6 +71,18 @@ pub(super) fn to_errno(err: error::Error) -> c_int {
 pub(crate) fn wipe(secret: &mut [u8]) {
     // SAFETY: The slice is ours to write.
     unsafe { bindings::tao_wipe(secret.as_mut_ptr().cast(), secret.len()) }
+}
+
+/// Waits for every RCU read lock that is held now. The `kernel` crate has it since 7.3.
+pub(super) fn synchronize_rcu() {
+    // SAFETY: Needs no more than a context that may sleep, which all callers are in.
+    unsafe { kernel::bindings::synchronize_rcu() }
+}
+
+/// Waits for all that was given to RCU to be freed. The `kernel` crate has it since 7.3.
+fn rcu_barrier() {
+    // SAFETY: Needs no more than a context that may sleep, such as that of unloading.
+    unsafe { kernel::bindings::rcu_barrier() }
 }
 
 /// Seconds of wall-clock time (`CLOCK_REALTIME`).
@@ -444,6 +456,6 @@ impl Drop for Namespaces {
         // SAFETY: It is registered; whoever uses it is gone.
         unsafe { bindings::tao_net_exit() };
         // Whatever was given to RCU is freed by functions of this module.
-        rcu::rcu_barrier();
+        rcu_barrier();
     }
 }

@@ -25,6 +25,7 @@ use kernel::sync::Mutex;
 use kernel::types::Opaque;
 
 use super::ffi::bindings;
+use super::ffi::synchronize_rcu;
 use super::ffi::wipe;
 use super::rcu::RcuBox;
 use super::rcu::RcuSlot;
@@ -296,7 +297,7 @@ impl KeyDb {
         drop(writer);
         if old.is_some_and(|(_, same)| same.is_none()) {
             // Whoever has chosen the old key before may be about to use it.
-            rcu::synchronize_rcu();
+            synchronize_rcu();
         }
         Ok(())
     }
@@ -326,7 +327,7 @@ impl KeyDb {
         }
         self.next_generation();
         drop(writer);
-        rcu::synchronize_rcu();
+        synchronize_rcu();
         Ok(())
     }
 

@@ -35,7 +35,9 @@ pub(crate) fn run() -> Result {
         if verify(vector) != Some(true) {
             let (section, alg) = (vector.section, vector.alg as u8);
             pr_err!("self-test failed: RFC 9235 {section}, algorithm {alg}\n");
-            return Err(ENOTRECOVERABLE);
+            return Err(Error::from_errno(
+                -(kernel::bindings::ENOTRECOVERABLE as c_int),
+            ));
         }
     }
     Ok(())

@@ -95,8 +95,11 @@ static int tao_drain_handler(const struct ctl_table *table, int write, void *buf
 	return !err && write && READ_ONCE(tao_sysctl_drain) ? tao_drain() : err;
 }
 
-/* Each has its own value as its minimum: once 1, it stays 1. */
-static const struct ctl_table tao_global_table[] = {
+/*
+ * Each has its own value as its minimum: once 1, it stays 1. Not const: before 7.3 that is not
+ * taken.
+ */
+static struct ctl_table tao_global_table[] = {
 	{
 		.procname	= "tcp_authopt",
 		.data		= &tao_sysctl_enabled,

@@ -146,8 +146,10 @@ class Tap:
         """Waits until all that the interface counted is here and no more is coming."""
         seen = -1
         for _ in ticks(f"{self.interface} to be captured completely", seconds):
+            captured = len(self.drain())
+            # Counted last: what comes in between must not make up for a frame that is missing.
             counted = self.counted()
-            if counted == seen == len(self.drain()):
+            if captured == counted == seen:
                 return self.frames
             seen = counted
         raise AssertionError("ticks() ends by itself")
