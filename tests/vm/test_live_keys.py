@@ -1,15 +1,19 @@
 """Keys that change under a live connection, which goes on or stands still, but never unsigned."""
 
 import errno
+import itertools
+import mmap
+import os
+import signal
 import socket
 from dataclasses import replace
 
 import pytest
 
 import abi
-from clock import wait_for
+from clock import ticks, wait_for
 from conftest import PAIRS
-from link import BAD, FIRST, KEY_NOT_FOUND, SECOND, TIMEOUT, V4, V6, Connection, Link, Peer
+from link import BAD, FIRST, KEY_NOT_FOUND, SECOND, TIMEOUT, V4, V6, Connection, Link, Ours, Peer
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 OURS_FIRST = [
@@ -180,6 +184,40 @@ def test_replacing_validity_disturbs_nothing(link, client, server, changed, ends
     connection.exchange()
     connection.close()
     assert watch.keys() == {mine: ["first"], its: ["first"]}
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_replaced_all_the_time(link, ends):
+    """By another process, at both ends, while data flows: there is no moment without the key."""
+    connection = link.connected("ours", "ours", ends)
+    lifetime = abi.KEY_SEND_LIFETIME_BEGIN, abi.KEY_RECV_LIFETIME_BEGIN
+    replacements = [
+        (peer.sock, Ours.pack(peer.host, peer.address, FIRST, flags))
+        for flags in (0, *lifetime)
+        for peer in connection.peers
+    ]
+    rounds = mmap.mmap(-1, mmap.PAGESIZE)
+    writer = os.fork()
+    if writer == 0:
+        try:
+            for count in itertools.count(1):
+                for sock, key in replacements:
+                    abi.set_key(sock, key)
+                rounds[:4] = count.to_bytes(4)
+        finally:
+            os._exit(1)
+    try:
+        for _ in ticks("2000 rounds of the writer", 20):
+            connection.exchange(bytes(20000), bytes(20000))
+            if int.from_bytes(rounds[:4]) >= 2000:
+                break
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+    connection.close()
+    link.verify()
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
