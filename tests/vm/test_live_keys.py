@@ -15,6 +15,8 @@ from clock import ticks, wait_for
 from conftest import PAIRS
 from link import BAD, FIRST, KEY_NOT_FOUND, SECOND, TIMEOUT, V4, V6, Connection, Link, Ours, Peer
 
+ROUNDS = int(os.environ.get("TAO_ROUNDS", "2000"))
+
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 OURS_FIRST = [
     pytest.param("ours", "ours", "client", id="ours-ours-client"),
@@ -209,9 +211,9 @@ def test_replaced_all_the_time(link, ends):
         finally:
             os._exit(1)
     try:
-        for _ in ticks("2000 rounds of the writer", 20):
+        for _ in ticks(f"{ROUNDS} rounds of the writer", 40):
             connection.exchange(bytes(20000), bytes(20000))
-            if int.from_bytes(rounds[:4]) >= 2000:
+            if int.from_bytes(rounds[:4]) >= ROUNDS:
                 break
     finally:
         os.kill(writer, signal.SIGKILL)
