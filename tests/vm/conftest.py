@@ -6,6 +6,7 @@ of a connection can be held by one process. Each test has namespaces, and so key
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from _pytest.terminal import TerminalReporter
 from clock import SLOWDOWN
 from link import Link
 from module import Module
+from netns import Namespace
 
 OURS = pytest.mark.ours
 ROLES = [pytest.param("ours", marks=OURS), "native"]
@@ -86,6 +88,22 @@ def _needs_module(request: pytest.FixtureRequest, module: Module) -> None:
         return
     module.require()
     module.enable()
+
+
+@pytest.fixture
+def sock() -> Iterator[socket.socket]:
+    """A socket in a namespace without any interface or key."""
+    namespace = Namespace()
+    with namespace.entered(), socket.socket() as sock:
+        yield sock
+    namespace.close()
+
+
+@pytest.fixture
+def sock6(sock: socket.socket) -> Iterator[socket.socket]:
+    """An IPv6 socket in the same namespace."""
+    with socket.socket(socket.AF_INET6) as sock6:
+        yield sock6
 
 
 @pytest.fixture

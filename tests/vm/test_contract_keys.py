@@ -26,21 +26,6 @@ RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
 PEER = "192.0.2.1"
 
 
-@pytest.fixture
-def sock():
-    """A socket in a namespace without any key."""
-    namespace = Namespace()
-    with namespace.entered(), socket.socket() as sock:
-        yield sock
-    namespace.close()
-
-
-@pytest.fixture
-def sock6(sock):
-    with socket.socket(socket.AF_INET6) as sock6:
-        yield sock6
-
-
 # --- identity ------------------------------------------------------------------------------------
 
 KEY = {"send_id": 1, "recv_id": 2, "address": PEER, "secret": b"secret"}

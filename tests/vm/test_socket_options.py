@@ -11,7 +11,6 @@ import pytest
 import abi
 from abi import pack_key
 from link import FIRST, SECOND, V4, V6
-from netns import Namespace
 
 pytestmark = pytest.mark.ours
 
@@ -24,22 +23,6 @@ def refused(*numbers: int):
     """The call fails with one of these error numbers."""
     with pytest.raises(OSError, match=rf"\[Errno ({'|'.join(map(str, numbers))})\]"):
         yield
-
-
-@pytest.fixture
-def sock():
-    """A socket in a namespace without any interface or key."""
-    namespace = Namespace()
-    with namespace.entered(), socket.socket() as sock:
-        yield sock
-    namespace.close()
-
-
-@pytest.fixture
-def sock6(sock):
-    """An IPv6 socket in the same namespace."""
-    with socket.socket(socket.AF_INET6) as sock6:
-        yield sock6
 
 
 @contextmanager
