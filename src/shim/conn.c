@@ -387,8 +387,12 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 /* The connection of @sk is to be protected: @conn belongs to it from now on. */
 int tao_protect(struct sock *sk, struct tao_conn *conn)
 {
-	int err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
+	int err;
 
+	/* A drain has to come to its end: no connection begins meanwhile. */
+	if (READ_ONCE(tao_draining))
+		return -ENODEV;
+	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
 	if (err)
 		return err;
 	tao_peer_of_sock(sk, &conn->peer);
@@ -434,7 +438,7 @@ static void tao_drain_sock(struct sock *sk)
 		return;
 	lock_sock(sk);
 	conn = tao_attached(sk);
-	/* Its owner may have connected it again; then it is met again, too. */
+	/* Its owner may have made a listener of it again; then it is met again, too. */
 	if (conn && sk->sk_state == TCP_CLOSE) {
 		/*
 		 * It asked for protection, and must not get a connection without: it is bound to an
@@ -458,7 +462,7 @@ int tao_drain(void)
 	bool none;
 
 	spin_lock_bh(&tao_attached_lock);
-	tao_draining = true;
+	WRITE_ONCE(tao_draining, true);
 	spin_unlock_bh(&tao_attached_lock);
 	while (1) {
 		sk = tao_any_attached(&none);
