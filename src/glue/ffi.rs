@@ -373,9 +373,7 @@ impl SockLock<'_> {
             rcv_seq: raw.rcv_seq,
         }
     }
-}
 
-impl SockLock<'_> {
     /// Sets what [`Self::repair`] tells.
     pub(super) fn set_repair(&self, conn: &super::conn::Conn, repair: &Repair) {
         let raw = bindings::tcp_repair_authopt {

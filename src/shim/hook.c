@@ -87,7 +87,7 @@ static int tao_refuse(const struct tao_hook *hook, const char *why, int err)
  * Finds a function: kallsyms is not exported to modules, but a kprobe that is never armed tells where
  * its symbol is.
  */
-static int tao_find(struct tao_hook *hook, struct kprobe *probe)
+static int tao_locate(struct tao_hook *hook, struct kprobe *probe)
 {
 	int err;
 
@@ -103,7 +103,7 @@ static int tao_find(struct tao_hook *hook, struct kprobe *probe)
 }
 
 /* Finds them all. Their probes go at once, since that waits for a grace period. */
-static int tao_find_all(void)
+static int tao_locate_all(void)
 {
 	struct kprobe *probes = kcalloc(TAO_HOOKS_MAX, sizeof(*probes), GFP_KERNEL);
 	struct kprobe *found[TAO_HOOKS_MAX];
@@ -120,7 +120,7 @@ static int tao_find_all(void)
 				err = -E2BIG;
 				break;
 			}
-			err = tao_find(hook, &probes[count]);
+			err = tao_locate(hook, &probes[count]);
 			if (err)
 				break;
 			found[count] = &probes[count];
@@ -225,7 +225,7 @@ int tao_hooks_init(void)
 	size_t i;
 	int err;
 
-	err = tao_find_all();
+	err = tao_locate_all();
 	if (err)
 		return err;
 	for (i = 0; i < ARRAY_SIZE(tao_hook_sets); i++) {
