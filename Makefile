@@ -50,6 +50,7 @@ help:
 	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make test-secrets  that no key is left in memory after its end"
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
+	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
 	@echo "make test-hostile  two million random socket options: half an hour"
 	@echo "make prepare       all kernels, side by side; each target does so for what it needs"
 	@echo "make clean         remove what was built here (not the cache: see scripts/prepare --help)"
@@ -116,6 +117,10 @@ test-secrets:
 .PHONY: test-mutants
 test-mutants:
 	$(WITH_AES) scripts/mutants --kernel $(TEST_KERNEL) $(WORDS)
+
+.PHONY: rfc
+rfc:
+	scripts/rfc
 
 .PHONY: demo
 demo:

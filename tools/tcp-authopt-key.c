@@ -43,7 +43,7 @@ static const char usage[] =
 "\n"
 "The keys are shown by /proc/net/tcp_authopt.\n";
 
-/* The names that RFC 5926 section 3.1.1.3 asks for, and one in their manner. */
+/* The names that RFC 5926 section 3.1.1.3 asks for (R37), and one in their manner. */
 static const struct {
 	const char *name;
 	enum tcp_authopt_alg alg;
@@ -134,7 +134,7 @@ static int hex_digit(int c)
 	return isdigit(c) ? c - '0' : tolower(c) - 'a' + 10;
 }
 
-/* Fills key.key from FILE, or from standard input if that is NULL. */
+/* Fills key.key from FILE, or from standard input if that is NULL (RFC 5926 3.1, R34). */
 static void read_key(const char *file, int hex)
 {
 	unsigned char text[2 * TCP_AUTHOPT_MAXKEYLEN + 2]; /* room for a newline, and to see excess */

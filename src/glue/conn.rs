@@ -38,7 +38,8 @@ pub(super) struct Conn {
     // Ids of the last segment sent, and of the last valid one received.
     sent: Atomic<u32>,
     received: Atomic<u32>,
-    /// The traffic key to send with. Written under the socket lock.
+    /// The traffic key to send with, and the RNextKeyID beside it: one of each (RFC 5925 4, R11).
+    /// Written under the socket lock.
     pub(super) tx: RcuSlot<TrafficKey>,
     /// Traffic keys whose MAC was right at least once, the one used last in front.
     pub(super) rx: [RcuSlot<TrafficKey>; RX_KEYS],

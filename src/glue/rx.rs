@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Receive: a segment is verified, or dropped with a reason.
+//! Receive: a segment is verified, or dropped with a reason. Each one is (RFC 5925 7.3, R21), and
+//! before it has any effect; a SYN too (RFC 5925 7.5, R26).
 //!
 //! 1. What it carries, and whether it must: [`first_step`].
 //! 2. Which ISNs and SNE: [`isns_and_sne`].

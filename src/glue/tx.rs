@@ -6,7 +6,8 @@
 //! 2. Which key: the one used last, while the choice stands; else [`choose`].
 //! 3. The ids go into the option, the MAC over all of it behind them: [`sign`].
 //!
-//! The stack has reserved the option, of the one length that all algorithms make.
+//! The stack has reserved the option, of the one length that all algorithms make, and does nothing
+//! more to the segment (RFC 5925 7.4, R25): it is not cut afterwards, see `tao_attach()`.
 
 use kernel::prelude::*;
 use kernel::sync::rcu;

@@ -22,8 +22,9 @@ pub struct KeyIds {
 /// The `send_id` to prefer: the locked one, else the one that the peer asked for last (for a
 /// SYN-ACK, in the SYN), else none.
 ///
-/// The key in use follows the peer's RNextKeyID (RFC 5925 6.1). An id that no usable key has
-/// changes nothing (RFC 5925 7.5.2.e): [`super::select::send_key`] only prefers.
+/// The key in use follows the peer's RNextKeyID, back as well as on (RFC 5925 6.1, R14). An id that
+/// no usable key has changes nothing (RFC 5925 7.5.2.e, R28): [`super::select::send_key`] only
+/// prefers. With locks the socket's owner sets both ids (RFC 5925 7.1, R19).
 pub fn preferred(flags: &SockFlags, peer_rnext: Option<KeyId>) -> Option<KeyId> {
     flags.lock_keyid.or(peer_rnext)
 }
@@ -57,7 +58,7 @@ pub enum Context {
 }
 
 /// The ISNs that the traffic key of a segment is made for, and the SNE that its MAC covers
-/// (RFC 5925 5.2, 6.2).
+/// (RFC 5925 5.2, 6.2; R13).
 ///
 /// A SYN without ACK stands for itself in every state, retransmitted or new: its own ISN, none of
 /// the receiver's, SNE 0. `None` if they cannot be known: a listener gets neither a SYN nor the

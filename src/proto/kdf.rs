@@ -34,7 +34,7 @@ pub fn traffic_key<K: MacKey>(
     let mut prf = K::empty();
     let mut buf = [0; 32];
     if alg == Algorithm::Aes128Cmac96 && master.len() != AES_KEY_LEN {
-        // RFC 5926 3.1.1.2: any other length is first extracted with a key of zeros.
+        // RFC 5926 3.1.1.2, R36: any other length is first extracted with a key of zeros.
         prf.set(alg, &[0; AES_KEY_LEN]);
         let mut state = prf.start();
         state.update(master);
@@ -44,7 +44,7 @@ pub fn traffic_key<K: MacKey>(
         prf.set(alg, master);
     }
 
-    // RFC 5926 3.1.1: PRF(Master_Key, i || Label || Context || Output_Length), with i = 1 only,
+    // RFC 5926 3.1.1, R35, R38: PRF(Master_Key, i || Label || Context || Output_Length), with i = 1 only,
     // for no algorithm needs more than one block of its PRF.
     let output_bits = alg.traffic_key_len() as u16 * 8;
     let mut state = prf.start();

@@ -5,7 +5,7 @@
 use super::error::Error;
 use super::wire::MAC_LEN;
 
-/// A MAC algorithm with its KDF (RFC 5926 2.2). Each MAC is truncated to 96 bits.
+/// A MAC algorithm with its KDF (RFC 5926 2.2, R33). Each MAC is truncated to 96 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Algorithm {

@@ -115,7 +115,8 @@ impl PartialOrd for Shape {
 
 /// When a key may be used, in seconds of wall-clock time (`CLOCK_REALTIME`).
 ///
-/// Without either end it may always be (RFC 8177 3).
+/// Without either end it may always be, and the one to send is independent of the one to receive
+/// (RFC 8177 3, R40).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetime {
     /// The first second.
@@ -231,15 +232,15 @@ impl KeySpec {
     }
 
     /// This key beside `other` would leave a connection with two keys for one id, which
-    /// RFC 5925 3.1 forbids. A key and its own replacement do not overlap.
+    /// RFC 5925 3.1 forbids (R7). A key and its own replacement do not overlap.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.criteria == other.criteria
             && (self.send_id == other.send_id || self.recv_id == other.recv_id)
             && self.identity() != other.identity()
     }
 
-    /// Nothing but the key bytes can make this replacement of `other` a new MKT: what differs is
-    /// only when it may be used.
+    /// Nothing but the key bytes can make this replacement of `other` a new MKT (RFC 5925 3.1, R5):
+    /// what differs is only when it may be used.
     pub fn same_mkt(&self, other: &Self) -> bool {
         self.alg == other.alg && self.key_len == other.key_len && self.covers() == other.covers()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bytes that a MAC covers (RFC 5925 5.1).
+//! The bytes that a MAC covers (RFC 5925 5.1, R12).
 
 use super::addr::Endpoints;
 use super::addr::Family;
@@ -20,7 +20,7 @@ const PROTO_TCP: u8 = 6;
 const CHECKSUM_AT: usize = 16;
 const CHECKSUM_LEN: usize = 2;
 
-/// Which TCP options a MAC covers (RFC 5925 3.1, the TCP option flag).
+/// Which TCP options a MAC covers (RFC 5925 3.1, the TCP option flag; R8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Covers {
     /// All of them, in the order of the segment.

@@ -2,7 +2,7 @@
 
 //! Choosing among the keys that match a peer (RFC 5925 3.3, RFC 8177 2.2).
 //!
-//! Each choice goes through all matching keys, in any order, and names one at most. An answer
+//! Each choice goes through all matching keys, in any order, and names one at most (R9, R10). An answer
 //! holds for a window of wall-clock time, as long as the set of keys is the same.
 
 use core::cmp::Reverse;
@@ -69,8 +69,9 @@ pub fn rnext_key<C: Candidate>(matching: impl Iterator<Item = C>, now: u64) -> C
     })
 }
 
-/// The key that a segment with this KeyID must be signed with: the most specific; of two with the
-/// same criteria, where overlap is allowed, the newer.
+/// The key that a segment with this KeyID must be signed with, any that is valid to receive with
+/// (RFC 8177 2.2, R41): the most specific; of two with the same criteria, where overlap is allowed,
+/// the newer.
 pub fn recv_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
     keyid: KeyId,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Rows of `/proc/net/tcp_authopt`.
+//! Rows of `/proc/net/tcp_authopt` (RFC 5925 7.1, R18).
 
 use core::fmt;
 use core::net::Ipv6Addr;
@@ -13,7 +13,7 @@ use super::uapi::key_flag;
 /// The first line.
 pub const HEADER: &str = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n";
 
-/// Writes the line of a key. The key's bytes are not in it, nor in `spec`.
+/// Writes the line of a key. The key's bytes are not in it, nor in `spec` (RFC 8177 5, R44).
 pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
     write!(
         out,

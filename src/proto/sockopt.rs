@@ -111,8 +111,8 @@ impl SockFlags {
     }
 
     /// The `struct tcp_authopt` that is read back: these flags, whether the connection is
-    /// protected, and the ids of the last segment sent and of the last valid one received (0 where
-    /// there was none).
+    /// protected, and the ids of the last segment sent and of the last valid one received (RFC 5925
+    /// 7.1, R20; 0 where there was none).
     pub fn emit(&self, active: bool, sent: KeyIds, received: KeyIds) -> [u8; uapi::AUTHOPT_LEN] {
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         let flags = flag(self.lock_keyid.is_some(), flag::LOCK_KEYID)

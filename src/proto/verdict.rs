@@ -6,8 +6,8 @@ use super::wire::AoOption;
 use super::wire::Auth;
 use super::wire::Malformed;
 
-/// Why a segment is silently discarded (RFC 5925 7.3). Each is one drop reason and one counter of
-/// the kernel.
+/// Why a segment is silently discarded (RFC 5925 7.3, R22). Each is one drop reason and one counter
+/// of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discard {
     /// Its header or options cannot be.
@@ -39,7 +39,8 @@ pub enum Step {
 ///
 /// `keyed`: for a SYN to a listener, that a key matches the sender, valid or not; for a
 /// connection, that it is protected. The length of a MAC is looked at before its key is
-/// (RFC 5925 7.5.2).
+/// (RFC 5925 7.5.2, R27). Signed segments that no key matches go on, unless the socket rejects them
+/// (RFC 5925 7.3, R23).
 pub fn first_step(parsed: Result<Auth, Malformed>, keyed: bool, reject_unexpected: bool) -> Step {
     match (parsed, keyed) {
         (Err(_), _) => Step::Drop(Discard::Malformed),

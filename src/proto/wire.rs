@@ -25,7 +25,7 @@ const NOP_KIND: u8 = 1;
 const SYN: u8 = 1 << 1;
 const ACK: u8 = 1 << 4;
 
-/// A KeyID or RNextKeyID. All 256 values are valid, none is reserved (RFC 5925 3.1).
+/// A KeyID or RNextKeyID. All 256 values are valid, none is reserved (RFC 5925 3.1, R4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u8);
 
@@ -38,13 +38,13 @@ pub struct Isn(pub u32);
 pub enum Malformed {
     /// The data offset is under 5 words or past the end of the bytes, or lengths disagree.
     HeaderLength,
-    /// An option's length is under 2, is past the end of the header, or is not that of MD5.
+    /// An option's length is under 2, is past the end of the header (R3), or is not that of MD5.
     OptionLength,
-    /// A TCP-AO option shorter than 4 (RFC 5925 2.2).
+    /// A TCP-AO option shorter than 4 (RFC 5925 2.2, R3).
     AoLength,
-    /// TCP-AO and MD5 in one segment (RFC 5925 2.2).
+    /// TCP-AO and MD5 in one segment (RFC 5925 2.2, R1).
     AoAndMd5,
-    /// More than one TCP-AO option (RFC 5925 2.2).
+    /// More than one TCP-AO option (RFC 5925 2.2, R2).
     TwoAo,
     /// More than one MD5 option.
     TwoMd5,

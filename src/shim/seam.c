@@ -435,7 +435,7 @@ static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
 	       NULL;
 }
 
-/* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8). */
+/* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8, R32). */
 static bool tao_ours_md5_do_lookup(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);

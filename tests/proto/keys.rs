@@ -125,7 +125,7 @@ fn plain_key() {
 }
 
 #[test]
-fn all_ids_are_valid() {
+fn all_ids_are_valid_r4() {
     for id in 0..=255 {
         let spec = Raw::new(0).put(4, &[id, 255 - id]).spec();
         assert_eq!((spec.send_id, spec.recv_id), (KeyId(id), KeyId(255 - id)));
@@ -469,7 +469,7 @@ fn deleting_finds_the_identity_of_the_key() {
 }
 
 #[test]
-fn overlap_needs_the_same_criteria_and_one_id() {
+fn overlap_needs_the_same_criteria_and_one_id_r7() {
     let remote = |send_id, recv_id| key(send_id, recv_id).remote("10.0.0.0/8");
     let base = remote(1, 2);
     assert!(base.overlaps(&remote(1, 3)), "send_id");
@@ -499,7 +499,7 @@ fn host_address_overlaps_its_full_prefix() {
 }
 
 #[test]
-fn new_mkt_or_the_same() {
+fn new_mkt_or_the_same_r5() {
     let base = Raw::new(0).spec();
     let times = SEND_LIFETIME_END | RECV_LIFETIME_END;
     for same in [
@@ -539,7 +539,7 @@ fn proc_header() {
 }
 
 #[test]
-fn proc_rows() {
+fn proc_rows_r18() {
     let bound = ADDR_BIND | PREFIXLEN;
     for (raw, expected) in [
         (Raw::new(0), "0x0\t12\t23\t1\t*\t0\n"),

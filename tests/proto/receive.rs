@@ -67,7 +67,7 @@ fn ao() {
 }
 
 #[test]
-fn ao_of_other_length() {
+fn ao_of_other_length_r27() {
     let unexpected = Step::Drop(Discard::Unexpected);
     assert_eq!(
         row(Ok(Auth::AoOfOtherLength)),

@@ -242,7 +242,7 @@ fn recv_key_must_be_valid_to_receive() {
 
 /// RFC 8177 2.2: any key that is valid to accept, not only the one asked for.
 #[test]
-fn recv_any_valid_key() {
+fn recv_any_valid_key_r41() {
     let keys = [key(1, 1), key(2, 2), key(3, 3)];
     for keyid in 1..=3 {
         assert_eq!(recv(&keys, keyid), Some(usize::from(keyid) - 1));
@@ -250,7 +250,7 @@ fn recv_any_valid_key() {
 }
 
 #[test]
-fn recv_most_specific_only() {
+fn recv_most_specific_only_r10() {
     let keys = [key(1, 1), key(2, 1).vrf(7), key(3, 1).remote("10.0.0.1/32")];
     assert_eq!(recv(&keys, 1), Some(1));
     let keys = [

@@ -112,7 +112,7 @@ fn nothing_after_the_end_of_the_list_counts() {
 
 /// RFC 5925 2.2: more than one TCP-AO option.
 #[test]
-fn two_ao() {
+fn two_ao_r2() {
     assert_eq!(auth(&[AO, AO].concat()), Err(Malformed::TwoAo));
     // Of other lengths too.
     let short = [29, 4, 3, 4];
@@ -122,7 +122,7 @@ fn two_ao() {
 
 /// RFC 5925 2.2: TCP-AO and MD5 in one segment, in either order.
 #[test]
-fn ao_and_md5() {
+fn ao_and_md5_r1() {
     let pad = &[1, 1][..];
     for options in [[&AO[..], &MD5, pad], [&MD5[..], &AO, pad]] {
         assert_eq!(auth(&options.concat()), Err(Malformed::AoAndMd5));
@@ -136,7 +136,7 @@ fn two_md5() {
 
 /// RFC 5925 2.2: a length under 4, or inconsistent with the header.
 #[test]
-fn ao_length_that_cannot_be() {
+fn ao_length_that_cannot_be_r3() {
     assert_eq!(auth(&[29, 0, 0, 0]), Err(Malformed::OptionLength));
     assert_eq!(auth(&[29, 1, 0, 0]), Err(Malformed::OptionLength));
     assert_eq!(auth(&[29, 2, 1, 1]), Err(Malformed::AoLength));

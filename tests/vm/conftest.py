@@ -90,6 +90,11 @@ def _needs_module(request: pytest.FixtureRequest, module: Module) -> None:
     module.enable()
 
 
+@pytest.fixture(autouse=True)
+def _requirement() -> None:
+    """Lets each test be told its requirements: see requirement.py."""
+
+
 @pytest.fixture
 def sock() -> Iterator[socket.socket]:
     """A socket in a namespace without any interface or key."""

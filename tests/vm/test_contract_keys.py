@@ -16,6 +16,7 @@ from abi import pack_key
 from contract import Keys
 from link import BAD, FIRST, MAPPED_BOTH, MAPPED_CLIENT, V4, Ours
 from netns import Namespace
+from requirement import requirement
 from rtnetlink import Rtnetlink
 from test_socket_options import MAX_KEYS, refused, rows
 
@@ -206,6 +207,7 @@ def test_replacing_lifetimes_disturbs_nothing(link):
 # --- overlap -------------------------------------------------------------------------------------
 
 
+@requirement(7)
 def test_overlap_is_refused(sock):
     """RFC 5925 3.1: with the same criteria both ids must differ."""
     MAX_KEYS.write_text("100")

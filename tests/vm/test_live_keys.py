@@ -14,6 +14,7 @@ import abi
 from clock import ticks, wait_for
 from conftest import PAIRS
 from link import BAD, FIRST, KEY_NOT_FOUND, SECOND, TIMEOUT, V4, V6, Connection, Link, Ours, Peer
+from requirement import requirement
 
 ROUNDS = int(os.environ.get("TAO_ROUNDS", "2000"))
 
@@ -56,6 +57,7 @@ def ends_of(connection: Connection, changed: str) -> tuple[Peer, Peer]:
     return pair if changed == "client" else pair[::-1]
 
 
+@requirement(6, 11, 14)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 def test_second_key_takes_over(link, client, server, ends):
@@ -79,6 +81,7 @@ def test_second_key_takes_over(link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(17)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server", "changed"), OURS_FIRST)
@@ -112,6 +115,7 @@ def test_only_key_is_deleted(link, client, server, changed, ends):
     link.verify()
 
 
+@requirement(5)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("changed", ["client", "server"])

@@ -19,6 +19,7 @@ from link import (
     Link,
     Mkt,
 )
+from requirement import requirement
 from tcp_authopt_verify.wire import FIN, RST, SYN
 
 TIMESTAMPS = 8
@@ -40,6 +41,7 @@ def check(link: Link, key: Mkt, size: int) -> None:
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(13, 16, 25, 33, 36)
 @pytest.mark.parametrize("data", [SMALL, BULK], ids=["small", "bulk"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.short)
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
@@ -64,6 +66,7 @@ def test_ipv4_mapped(link, client, server, ends: Ends):
     check(link, key, len(SMALL))
 
 
+@requirement(8)
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.short)
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 def test_options_not_covered(link, client, server, algorithm):
@@ -76,6 +79,7 @@ def test_options_not_covered(link, client, server, algorithm):
     assert all(record.segment.named(TIMESTAMPS) for record in link.report.signed)
 
 
+@requirement(38)
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 def test_timestamps(link, client, server, ends):

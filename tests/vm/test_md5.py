@@ -24,6 +24,7 @@ from link import (
     Link,
     Peer,
 )
+from requirement import requirement
 from rtnetlink import Rtnetlink
 
 pytestmark = pytest.mark.ours
@@ -88,6 +89,7 @@ def test_digest_is_the_kernels(link, ends):
     assert_all_md5(link)
 
 
+@requirement(32)
 @pytest.mark.parametrize("order", ["md5-first", "ao-first"])
 @pytest.mark.parametrize("ends", ENDS)
 def test_key_for_a_peer_with_ao_keys(link, ends, order):
@@ -211,6 +213,7 @@ def test_md5_in_a_protected_connection(link, ends, victim):
     assert len(link.audit().bad) == count
 
 
+@requirement(32)
 @pytest.mark.parametrize("ends", ENDS)
 def test_md5_of_a_peer_that_must_use_ao(link, ends):
     """The listener has both keys for it: its SYN has to have AO."""

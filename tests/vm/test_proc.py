@@ -11,6 +11,7 @@ import abi
 from abi import pack_key
 from contract import HEADER
 from netns import Namespace
+from requirement import requirement
 from rtnetlink import Rtnetlink
 
 pytestmark = pytest.mark.ours
@@ -35,6 +36,7 @@ def test_no_keys(sock):
     assert content() == HEADER
 
 
+@requirement(44)
 def test_mode(sock):
     status = FILE.stat()
     assert stat.filemode(status.st_mode) == "-r--------"
@@ -47,6 +49,7 @@ def test_mode(sock):
         os.seteuid(0)
 
 
+@requirement(18)
 @pytest.mark.parametrize(
     ("family", "key", "row"),
     [
@@ -164,6 +167,7 @@ def test_many_keys(sock):
     assert lines == content().splitlines()
 
 
+@requirement(44)
 def test_never_the_key_itself(sock):
     secret = b"Zq9-must-not-show"
     abi.set_key(sock, pack_key(1, 2, secret=secret))

@@ -13,6 +13,7 @@ from conftest import OURS, PAIRS, ROLES
 from craft import ACK, PSH, RST, SYN
 from forge import Forger
 from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, SECOND, V4, V6, Link, Mkt, Ours
+from requirement import requirement
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 WRONG = replace(FIRST, name="wrong", secret=b"guessed")
@@ -33,6 +34,7 @@ def assert_refused(link: Link, counter: str) -> None:
     )
 
 
+@requirement(22, 26)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 @pytest.mark.parametrize(
@@ -140,6 +142,7 @@ def test_forged_end_of_a_handshake(link, server, ends):
     assert len(link.audit().bad) == len(forgeries) - 1
 
 
+@requirement(21, 22)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("victim", ["client", "server"])
 @pytest.mark.parametrize("role", ROLES)
@@ -271,6 +274,7 @@ def test_keys_that_do_not_count(link, ends, flag):
     assert link.verify(unsigned=True).unsigned
 
 
+@requirement(23)
 @pytest.mark.ours
 @pytest.mark.parametrize("reject", [False, True], ids=["accept", "reject"])
 @pytest.mark.parametrize("ends", ENDS)

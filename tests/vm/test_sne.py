@@ -9,6 +9,7 @@ from conftest import OURS, ROLES
 from craft import ACK, PSH, SYN
 from forge import Forger
 from link import BAD, FIRST, PORT, V4, V6, Link, Peer
+from requirement import requirement
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21
@@ -27,6 +28,7 @@ def begin_at(peer: Peer, isn: int) -> None:
         peer.sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+@requirement(15)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(
     ("client", "server"),

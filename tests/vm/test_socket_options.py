@@ -11,6 +11,7 @@ import pytest
 import abi
 from abi import pack_key
 from link import FIRST, SECOND, V4, V6
+from requirement import requirement
 
 pytestmark = pytest.mark.ours
 
@@ -132,6 +133,7 @@ def test_asking_needs_no_privilege_and_keys_do(sock):
     assert rows() == []
 
 
+@requirement(44)
 def test_keys_cannot_be_read_back(sock):
     abi.set_key(sock, pack_key(1, 2, secret=b"secret"))
     with refused(errno.ENOPROTOOPT):
@@ -244,6 +246,7 @@ def test_other_options_are_not_touched(sock):
         sock.setsockopt(TCP, 99, bytes(4))
 
 
+@requirement(20)
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
 def test_ids_of_a_connection(link, ends):
     """What was last sent, and what was last received, at both ends."""
@@ -277,6 +280,7 @@ def test_ids_without_their_lock_are_not_stored(link):
     assert {record.key.name for record in link.verify().signed} == {"first"}
 
 
+@requirement(19)
 def test_locked_ids(link):
     """The application's choice goes before the peer's, and a lock is inherited on accept."""
     listener = link.listen("ours", V4, FIRST, SECOND)

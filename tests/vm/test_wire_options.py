@@ -20,6 +20,7 @@ from clock import wait_for
 from craft import ACK, FIN, PSH, RST, SYN, Ao, Tcp
 from forge import Forger, inject_all, judge_without
 from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, V4, V6, Ends, Link, Mkt, Peer
+from requirement import requirement
 from rtnetlink import Rtnetlink
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
@@ -408,6 +409,7 @@ def syns(link: Link, ends: Ends, key: Mkt, fate: Callable[[Form], Fate]) -> tupl
     return volley, {port for port in accepted if not is_clean(ports[port])}
 
 
+@requirement(1, 2, 3, 27)
 def test_listener_with_a_key(link, ends):
     key = key_of(ends)
     listener = link.listen("ours", ends, key)
@@ -541,6 +543,7 @@ def duplicates(forger: Forger, key: Mkt, fate: Callable[[Form], Fate], *, every:
     return volley
 
 
+@requirement(1, 2, 3, 27)
 def test_protected_connection(link, ends):
     """One option of each length at each place, too."""
     key = key_of(ends)
