@@ -38,8 +38,9 @@ static const char usage[] =
 "                      at its end is not part of it\n"
 "  hex                 the key is written in hexadecimal digits\n"
 "  exclude-options     of the TCP options, the MAC covers the AO option only\n"
-"  send-until TIME     sign with the key until then, and\n"
-"  accept-until TIME   accept it until then: +SECONDS from now, or @SECONDS of the epoch\n"
+"  send-from TIME, send-until TIME      when to sign with the key, and\n"
+"  accept-from TIME, accept-until TIME  when to accept it; TIME is +SECONDS from now, or\n"
+"                                       @SECONDS of the epoch\n"
 "\n"
 "The keys are shown by /proc/net/tcp_authopt.\n";
 
@@ -209,9 +210,15 @@ int main(int argc, char **argv)
 			key.alg = parse_algorithm(value);
 		} else if (!strcmp(word, "key-file")) {
 			file = value;
+		} else if (!strcmp(word, "send-from")) {
+			key.flags |= TCP_AUTHOPT_KEY_SEND_LIFETIME_BEGIN;
+			key.send_lifetime_begin = parse_time(word, value);
 		} else if (!strcmp(word, "send-until")) {
 			key.flags |= TCP_AUTHOPT_KEY_SEND_LIFETIME_END;
 			key.send_lifetime_end = parse_time(word, value);
+		} else if (!strcmp(word, "accept-from")) {
+			key.flags |= TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN;
+			key.recv_lifetime_begin = parse_time(word, value);
 		} else if (!strcmp(word, "accept-until")) {
 			key.flags |= TCP_AUTHOPT_KEY_RECV_LIFETIME_END;
 			key.recv_lifetime_end = parse_time(word, value);

@@ -50,6 +50,9 @@ declared!(
     tao_rust_net_free,
     tao_rust_net_max_keys,
     tao_rust_net_key_overlap,
+    tao_rust_net_rollover_rule,
+    tao_rust_net_accept_tolerance,
+    tao_rust_net_choose_again,
     tao_rust_proc_position,
     tao_rust_proc_line,
     tao_rust_setsockopt,
@@ -117,6 +120,25 @@ unsafe extern "C" fn tao_rust_net_max_keys(net: *mut bindings::tao_net) -> *mut 
 unsafe extern "C" fn tao_rust_net_key_overlap(net: *mut bindings::tao_net) -> *mut u32 {
     // SAFETY: The namespace lives.
     unsafe { net_of(net) }.key_overlap.as_ptr()
+}
+
+#[no_mangle]
+unsafe extern "C" fn tao_rust_net_rollover_rule(net: *mut bindings::tao_net) -> *mut u32 {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.rollover_rule.as_ptr()
+}
+
+#[no_mangle]
+unsafe extern "C" fn tao_rust_net_accept_tolerance(net: *mut bindings::tao_net) -> *mut u32 {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.accept_tolerance.as_ptr()
+}
+
+/// One of the two above was written. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_net_choose_again(net: *mut bindings::tao_net) {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.keys.choose_again();
 }
 
 /// The first position from `from` on that has a key; 0 if there is none.

@@ -6,8 +6,9 @@
 //! first, and look each up in a hash table: the cost of a lookup does not depend on the number of
 //! keys. Writers hold a mutex and may sleep.
 //!
-//! Every change ends with a new generation; whoever keeps an answer keeps the generation that he
-//! read before he asked, and asks again when it is another.
+//! Every change, of keys or of the policy that they are chosen by, ends with a new generation;
+//! whoever keeps an answer keeps the generation that he read before he asked, and asks again when
+//! it is another.
 
 use core::ptr;
 
@@ -180,7 +181,7 @@ impl KeyDb {
         })
     }
 
-    /// A number that another set of keys does not have.
+    /// A number that another set of keys, or another policy, does not have.
     pub(super) fn generation(&self) -> u64 {
         // Whoever sees a generation sees the keys of it.
         self.generation.load(Acquire)
@@ -345,6 +346,12 @@ impl KeyDb {
         writer.by_age.get(&position).map(|mkt| mkt.spec)
     }
 
+    /// What keys are chosen by has changed: when it returns, nothing uses an answer of before.
+    pub(super) fn choose_again(&self) {
+        self.next_generation();
+        synchronize_rcu();
+    }
+
     /// The namespace goes: from the next grace period on, no reader finds anything, or looks.
     pub(super) fn hide(&self) {
         self.shapes.set(None);
@@ -382,9 +389,7 @@ impl KeyDb {
     }
 
     fn next_generation(&self) {
-        // Only writers change it, one at a time.
-        self.generation
-            .store(self.generation.load(Acquire) + 1, Release);
+        self.generation.fetch_add(1, Release);
     }
 }
 

@@ -10,6 +10,8 @@ use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::atomic::Atomic;
 
 use super::keydb::KeyDb;
+use crate::proto::select::Policy;
+use crate::proto::select::Rule;
 use crate::proto::show;
 
 const DEFAULT_MAX_KEYS: u32 = 131_072;
@@ -24,6 +26,10 @@ pub(super) struct Netns {
     pub(super) max_keys: Atomic<u32>,
     /// The sysctl `net.ipv4.tcp_authopt_key_overlap`.
     pub(super) key_overlap: Atomic<u32>,
+    /// The sysctl `net.ipv4.tcp_authopt_rollover_rule`.
+    pub(super) rollover_rule: Atomic<u32>,
+    /// The sysctl `net.ipv4.tcp_authopt_accept_tolerance`.
+    pub(super) accept_tolerance: Atomic<u32>,
 }
 
 impl Netns {
@@ -32,6 +38,8 @@ impl Netns {
             keys <- KeyDb::new(),
             max_keys: Atomic::new(DEFAULT_MAX_KEYS),
             key_overlap: Atomic::new(0),
+            rollover_rule: Atomic::new(0),
+            accept_tolerance: Atomic::new(0),
         })
     }
 
@@ -41,6 +49,18 @@ impl Netns {
 
     pub(super) fn may_overlap(&self) -> bool {
         self.key_overlap.load(Relaxed) != 0
+    }
+
+    /// To be asked after [`KeyDb::generation`], by whoever keeps what was chosen by it: a change
+    /// ends with [`KeyDb::choose_again`].
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            rule: match self.rollover_rule.load(Relaxed) {
+                0 => Rule::LongestLifetime,
+                _ => Rule::LatestStart,
+            },
+            accept_tolerance: self.accept_tolerance.load(Relaxed),
+        }
     }
 
     /// Writes the line of `/proc/net/tcp_authopt` at `position`: 0 is the heading. Returns its

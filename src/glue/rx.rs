@@ -230,7 +230,8 @@ fn verify(
         return check(key);
     }
 
-    let chosen = select::recv_key(keys.matching(&guard, peer), option.keyid, now);
+    let matching = keys.matching(&guard, peer);
+    let chosen = select::recv_key(matching, option.keyid, conn.net.policy(), now);
     let mkt = chosen.key.ok_or(Refusal::Discard(Discard::KeyNotFound))?;
     let ids = KeyIds {
         keyid: option.keyid,

@@ -111,7 +111,8 @@ pub(super) fn reply(
 /// Some key that matches the peer may be used to send.
 pub(super) fn may_send(conn: &Conn, peer: &Peer) -> bool {
     let guard = rcu::read_lock();
-    select::send_key(conn.net.keys.matching(&guard, peer), None, now())
+    let matching = conn.net.keys.matching(&guard, peer);
+    select::send_key(matching, None, conn.net.policy(), now())
         .key
         .is_some()
 }
@@ -135,9 +136,10 @@ fn choose<'g>(
     grounds: Grounds,
     now: u64,
 ) -> Result<(&'g Mkt, TrafficKey), Error> {
-    let keys = &conn.net.keys;
-    let send = select::send_key(keys.matching(guard, peer), grounds.preferred, now);
-    let next = select::rnext_key(keys.matching(guard, peer), now);
+    let matching = || conn.net.keys.matching(guard, peer);
+    let policy = conn.net.policy();
+    let send = select::send_key(matching(), grounds.preferred, policy, now);
+    let next = select::rnext_key(matching(), policy, now);
     let mkt = send.key.ok_or(Error::NoKey)?;
     let spec = mkt.spec();
     let rnext = next.key.map(|mkt| mkt.spec().recv_id);

@@ -144,12 +144,22 @@ impl Lifetime {
         Window { from, until }
     }
 
+    /// This lifetime and some seconds before and after it.
+    pub fn widened(&self, seconds: u32) -> Self {
+        let seconds = u64::from(seconds);
+        Self {
+            begin: self.begin.map(|begin| begin.saturating_sub(seconds)),
+            end: self.end.map(|end| end.saturating_add(seconds)),
+        }
+    }
+
     /// The last second; no end is the end of time, and the longest validity.
     pub(super) fn last(&self) -> u64 {
         self.end.unwrap_or(u64::MAX)
     }
 
-    fn first(&self) -> u64 {
+    /// The first second; no begin is the beginning of time.
+    pub(super) fn first(&self) -> u64 {
         self.begin.unwrap_or(0)
     }
 }

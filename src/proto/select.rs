@@ -2,8 +2,9 @@
 
 //! Choosing among the keys that match a peer (RFC 5925 3.3, RFC 8177 2.2).
 //!
-//! Each choice goes through all matching keys, in any order, and names one at most (R9, R10). An answer
-//! holds for a window of wall-clock time, as long as the set of keys is the same.
+//! Each choice goes through all matching keys, in any order, and names one at most (R9, R10). An
+//! answer holds for a window of wall-clock time, as long as the set of keys and the policy are the
+//! same.
 
 use core::cmp::Reverse;
 
@@ -21,6 +22,42 @@ pub trait Candidate: Copy {
     fn serial(&self) -> u64;
 }
 
+/// How a namespace wants its keys to be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Which of several valid keys comes first.
+    pub rule: Rule,
+    /// Seconds for which a key is still accepted after its receive lifetime, and already before
+    /// it: the accept-tolerance of RFC 8177 2.2, for clocks that differ. Nobody is asked to use a
+    /// key outside its lifetime.
+    pub accept_tolerance: u32,
+}
+
+/// Which of several valid keys comes first, if neither the peer's wish nor specificity decides.
+///
+/// It holds for the key to send with and for the one to ask for alike: what one end of a
+/// connection moves to is what the other asks it to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// The one whose lifetime ends last; no end is the latest.
+    #[default]
+    LongestLifetime,
+    /// The one whose lifetime begins last, no begin being the earliest; of those, the one whose
+    /// lifetime ends last.
+    LatestStart,
+}
+
+impl Rule {
+    /// Greater for the lifetime that comes first. It does not depend on the time, so that only
+    /// the begin or end of a lifetime can change a choice.
+    fn rank(self, lifetime: Lifetime) -> (u64, u64) {
+        match self {
+            Self::LongestLifetime => (lifetime.last(), 0),
+            Self::LatestStart => (lifetime.first(), lifetime.last()),
+        }
+    }
+}
+
 /// The answer to a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chosen<C> {
@@ -34,13 +71,14 @@ pub struct Chosen<C> {
 /// The key to sign with.
 ///
 /// The order, in which the first difference decides: the preferred `send_id`; the more specific
-/// criteria; the longer validity, that is the later end, since both are valid now; the lower
-/// `send_id`; the newer key (for two with one id, where overlap is allowed).
+/// criteria; the policy's [`Rule`]; the lower `send_id`; the newer key (for two with one id, where
+/// overlap is allowed).
 ///
 /// `preferred`: see [`super::conn::preferred`].
 pub fn send_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
     preferred: Option<KeyId>,
+    policy: Policy,
     now: u64,
 ) -> Chosen<C> {
     choose(matching, KeySpec::send_validity, now, |key, validity| {
@@ -48,7 +86,7 @@ pub fn send_key<C: Candidate>(
         (
             Some(spec.send_id) == preferred,
             spec.criteria.shape().specificity(),
-            validity.last(),
+            policy.rule.rank(validity),
             Reverse(spec.send_id),
             key.serial(),
         )
@@ -57,12 +95,16 @@ pub fn send_key<C: Candidate>(
 
 /// The key to ask the peer for: in the order of [`send_key`], with no preference, on receive
 /// validity and `recv_id`.
-pub fn rnext_key<C: Candidate>(matching: impl Iterator<Item = C>, now: u64) -> Chosen<C> {
+pub fn rnext_key<C: Candidate>(
+    matching: impl Iterator<Item = C>,
+    policy: Policy,
+    now: u64,
+) -> Chosen<C> {
     choose(matching, KeySpec::recv_validity, now, |key, validity| {
         let spec = key.spec();
         (
             spec.criteria.shape().specificity(),
-            validity.last(),
+            policy.rule.rank(validity),
             Reverse(spec.recv_id),
             key.serial(),
         )
@@ -71,14 +113,19 @@ pub fn rnext_key<C: Candidate>(matching: impl Iterator<Item = C>, now: u64) -> C
 
 /// The key that a segment with this KeyID must be signed with, any that is valid to receive with
 /// (RFC 8177 2.2, R41): the most specific; of two with the same criteria, where overlap is allowed,
-/// the newer.
+/// the newer. The policy's tolerance widens lifetimes (R42).
 pub fn recv_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
     keyid: KeyId,
+    policy: Policy,
     now: u64,
 ) -> Chosen<C> {
     let with_keyid = matching.filter(|key| key.spec().recv_id == keyid);
-    choose(with_keyid, KeySpec::recv_validity, now, |key, _| {
+    let validity = |spec: &KeySpec| {
+        let lifetime = spec.recv_validity()?;
+        Some(lifetime.widened(policy.accept_tolerance))
+    };
+    choose(with_keyid, validity, now, |key, _| {
         (key.spec().criteria.shape().specificity(), key.serial())
     })
 }

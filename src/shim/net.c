@@ -15,7 +15,7 @@
 struct tao_pernet {
 	struct tao_net		*net;
 	struct ctl_table_header	*sysctls;
-	struct ctl_table	table[2];
+	struct ctl_table	table[4];
 };
 
 static unsigned int tao_net_id;
@@ -131,6 +131,23 @@ static int tao_max_keys_handler(const struct ctl_table *table, int write, void *
 	return proc_douintvec(table, write, buffer, lenp, ppos);
 }
 
+/* A day: clocks that differ by more are wrong. */
+static unsigned int tao_max_tolerance = 86400;
+
+/* Connections go on with the key that was chosen until they are told to choose again. */
+static int tao_policy_handler(const struct ctl_table *table, int write, void *buffer,
+			      size_t *lenp, loff_t *ppos)
+{
+	struct ctl_table range = *table;
+	int err;
+
+	range.extra1 = SYSCTL_ZERO;
+	err = proc_douintvec_minmax(&range, write, buffer, lenp, ppos);
+	if (!err && write)
+		tao_rust_net_choose_again(table->extra1);
+	return err;
+}
+
 static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 {
 	pernet->table[0] = (struct ctl_table) {
@@ -148,6 +165,24 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
 		.proc_handler	= tao_max_keys_handler,
+	};
+	pernet->table[2] = (struct ctl_table) {
+		.procname	= "tcp_authopt_rollover_rule",
+		.data		= tao_rust_net_rollover_rule(pernet->net),
+		.maxlen		= sizeof(u32),
+		.mode		= 0644,
+		.proc_handler	= tao_policy_handler,
+		.extra1		= pernet->net,
+		.extra2		= SYSCTL_ONE,
+	};
+	pernet->table[3] = (struct ctl_table) {
+		.procname	= "tcp_authopt_accept_tolerance",
+		.data		= tao_rust_net_accept_tolerance(pernet->net),
+		.maxlen		= sizeof(u32),
+		.mode		= 0644,
+		.proc_handler	= tao_policy_handler,
+		.extra1		= pernet->net,
+		.extra2		= &tao_max_tolerance,
 	};
 	pernet->sysctls = register_net_sysctl_sz(net, "net/ipv4", pernet->table,
 						 ARRAY_SIZE(pernet->table));

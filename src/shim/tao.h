@@ -238,6 +238,9 @@ void tao_rust_net_hide(struct tao_net *net);
 void tao_rust_net_free(struct tao_net *net);
 __u32 *tao_rust_net_max_keys(struct tao_net *net);
 __u32 *tao_rust_net_key_overlap(struct tao_net *net);
+__u32 *tao_rust_net_rollover_rule(struct tao_net *net);
+__u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
+void tao_rust_net_choose_again(struct tao_net *net);
 __u64 tao_rust_proc_position(struct tao_net *net, __u64 from);
 size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_t size);
 

@@ -14,6 +14,8 @@ use tcp_authopt::proto::select::recv_key;
 use tcp_authopt::proto::select::rnext_key;
 use tcp_authopt::proto::select::send_key;
 use tcp_authopt::proto::select::Chosen;
+use tcp_authopt::proto::select::Policy;
+use tcp_authopt::proto::select::Rule;
 use tcp_authopt::proto::uapi::key_flag::*;
 use tcp_authopt::proto::wire::KeyId;
 
@@ -27,25 +29,52 @@ use crate::support::With;
 
 const NOW: u64 = 1000;
 
+/// That of a namespace of which nothing was set.
+const DEFAULT: Policy = Policy {
+    rule: Rule::LongestLifetime,
+    accept_tolerance: 0,
+};
+const LATEST_START: Policy = Policy {
+    rule: Rule::LatestStart,
+    accept_tolerance: 0,
+};
+
+const fn tolerant(seconds: u32) -> Policy {
+    Policy {
+        rule: Rule::LongestLifetime,
+        accept_tolerance: seconds,
+    }
+}
+
 /// Index of the key to send with; in whichever order the keys come.
-fn send(keys: &[KeySpec], preferred: impl Into<Option<u8>>) -> Option<usize> {
+fn send_by(policy: Policy, keys: &[KeySpec], preferred: impl Into<Option<u8>>) -> Option<usize> {
     let preferred = preferred.into().map(KeyId);
     let mut backwards: Vec<Entry<'_>> = entries(keys).collect();
     backwards.reverse();
-    let chosen = index(send_key(entries(keys), preferred, NOW));
-    assert_eq!(
-        chosen,
-        index(send_key(backwards.into_iter(), preferred, NOW))
-    );
+    let chosen = index(send_key(entries(keys), preferred, policy, NOW));
+    let again = send_key(backwards.into_iter(), preferred, policy, NOW);
+    assert_eq!(chosen, index(again));
     chosen
 }
 
+fn rnext_by(policy: Policy, keys: &[KeySpec]) -> Option<usize> {
+    index(rnext_key(entries(keys), policy, NOW))
+}
+
+fn recv_by(policy: Policy, keys: &[KeySpec], keyid: u8) -> Option<usize> {
+    index(recv_key(entries(keys), KeyId(keyid), policy, NOW))
+}
+
+fn send(keys: &[KeySpec], preferred: impl Into<Option<u8>>) -> Option<usize> {
+    send_by(DEFAULT, keys, preferred)
+}
+
 fn rnext(keys: &[KeySpec]) -> Option<usize> {
-    index(rnext_key(entries(keys), NOW))
+    rnext_by(DEFAULT, keys)
 }
 
 fn recv(keys: &[KeySpec], keyid: u8) -> Option<usize> {
-    index(recv_key(entries(keys), KeyId(keyid), NOW))
+    recv_by(DEFAULT, keys, keyid)
 }
 
 fn index(chosen: Chosen<Entry<'_>>) -> Option<usize> {
@@ -272,6 +301,133 @@ fn recv_newer_of_overlapping_keys() {
     assert_eq!(recv(&keys, 1), Some(1), "validity does not count");
 }
 
+// The other rule.
+
+#[test]
+fn default_policy() {
+    assert_eq!(Policy::default(), DEFAULT);
+}
+
+#[test]
+fn latest_start_comes_first() {
+    let keys = [key(1, 1).send(NOW - 2, None), key(2, 2).send(NOW - 1, NOW)];
+    assert_eq!(send(&keys, None), Some(0));
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(1));
+    let keys = [key(1, 1), key(2, 2).send(1, NOW)];
+    assert_eq!(
+        send_by(LATEST_START, &keys, None),
+        Some(1),
+        "no begin is the earliest"
+    );
+    let keys = [key(1, 1), key(2, 2).recv(NOW, None)];
+    assert_eq!(
+        send_by(LATEST_START, &keys, None),
+        Some(0),
+        "the begin to receive does not count"
+    );
+}
+
+#[test]
+fn latest_start_of_keys_valid_now() {
+    let keys = [
+        key(1, 1).send(NOW - 3, None),
+        key(2, 2).send(NOW + 1, None),
+        key(3, 3).send(NOW - 2, NOW - 1),
+    ];
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(0));
+}
+
+#[test]
+fn latest_start_comes_after_preference_and_specificity() {
+    let keys = [key(1, 1).remote("10.0.0.1/32"), key(2, 2).send(NOW, None)];
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(0));
+    let keys = [key(1, 1), key(2, 2).send(NOW, None)];
+    assert_eq!(send_by(LATEST_START, &keys, 1), Some(0));
+}
+
+#[test]
+fn latest_start_goes_on_as_before() {
+    let keys = [key(1, 1).send(5, NOW), key(2, 2).send(5, NOW + 1)];
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(1), "longer");
+    let keys = [key(2, 2).send(0, None), key(1, 1)];
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(1), "lower id");
+    let keys = [key(1, 1).send(5, None), key(1, 2).send(5, None)];
+    assert_eq!(send_by(LATEST_START, &keys, None), Some(1), "newer");
+}
+
+/// Otherwise one end would ask for the key that the other end leaves.
+#[test]
+fn latest_start_decides_which_key_to_ask_for() {
+    let keys = [key(1, 1).recv(NOW - 2, None), key(2, 2).recv(NOW - 1, NOW)];
+    assert_eq!(rnext(&keys), Some(0));
+    assert_eq!(rnext_by(LATEST_START, &keys), Some(1));
+    let keys = [key(1, 1), key(2, 2).send(NOW, None)];
+    assert_eq!(rnext_by(LATEST_START, &keys), Some(0), "not that to send");
+}
+
+#[test]
+fn latest_start_does_not_count_on_receipt() {
+    let keys = [key(1, 1).remote("10.0.0.0/8"), key(2, 1).recv(NOW, None)];
+    assert_eq!(recv_by(LATEST_START, &keys, 1), Some(0));
+}
+
+// The tolerance.
+
+#[test]
+fn tolerance_widens_the_receive_lifetime() {
+    let ended = [key(1, 1).recv(None, NOW - 5)];
+    let begins = [key(1, 1).recv(NOW + 5, None)];
+    for keys in [&ended, &begins] {
+        assert_eq!(recv_by(tolerant(4), keys, 1), None);
+        assert_eq!(recv_by(tolerant(5), keys, 1), Some(0));
+        assert_eq!(recv_by(tolerant(u32::MAX), keys, 1), Some(0));
+    }
+}
+
+#[test]
+fn tolerance_is_for_receipt_only() {
+    let ended = key(1, 1).send(None, NOW - 1).recv(None, NOW - 1);
+    assert_eq!(send_by(tolerant(9), &[ended], 1), None);
+    assert_eq!(rnext_by(tolerant(9), &[ended]), None);
+    let keys = [key(1, 1).recv(None, NOW), key(2, 2).recv(NOW + 1, None)];
+    assert_eq!(
+        rnext_by(tolerant(9), &keys),
+        Some(0),
+        "the next one is not asked for yet"
+    );
+}
+
+#[test]
+fn tolerance_does_not_override_norecv() {
+    assert_eq!(recv_by(tolerant(9), &[key(1, 1).flags(NORECV)], 1), None);
+}
+
+#[test]
+fn tolerance_ends_with_time() {
+    let tolerance = u32::MAX;
+    let first = Lifetime {
+        begin: Some(5),
+        end: Some(5),
+    };
+    let last = Lifetime {
+        begin: Some(u64::MAX - 5),
+        end: Some(u64::MAX - 5),
+    };
+    assert_eq!(first.widened(tolerance).begin, Some(0));
+    assert_eq!(last.widened(tolerance).end, Some(u64::MAX));
+    assert_eq!(Lifetime::default().widened(9), Lifetime::default());
+}
+
+/// A more specific key hides a less specific one for as long as it is accepted.
+#[test]
+fn tolerance_keeps_the_more_specific_key() {
+    let keys = [
+        key(1, 1),
+        key(2, 1).remote("10.0.0.1/32").recv(None, NOW - 1),
+    ];
+    assert_eq!(recv_by(tolerant(1), &keys, 1), Some(1));
+}
+
 // Which connections are protected.
 
 #[test]
@@ -288,7 +444,7 @@ const fn window(from: u64, until: u64) -> Window {
 }
 
 fn send_holds(keys: &[KeySpec]) -> Window {
-    send_key(entries(keys), None, NOW).holds
+    send_key(entries(keys), None, DEFAULT, NOW).holds
 }
 
 #[test]
@@ -337,9 +493,21 @@ fn holds_at_the_ends_of_time() {
 #[test]
 fn holds_only_for_keys_with_the_keyid_on_receipt() {
     let keys = [key(1, 1), key(2, 2).recv(NOW, NOW)];
-    let holds = |keyid| recv_key(entries(&keys), KeyId(keyid), NOW).holds;
+    let holds = |keyid| recv_key(entries(&keys), KeyId(keyid), DEFAULT, NOW).holds;
     assert_eq!(holds(1), Window::ALWAYS);
     assert_eq!(holds(2), window(NOW, NOW));
+}
+
+#[test]
+fn holds_until_the_tolerance_ends() {
+    let keys = [key(1, 1).recv(990, 1010), key(2, 2).recv(NOW, NOW)];
+    let holds = |policy| recv_key(entries(&keys), KeyId(1), policy, NOW).holds;
+    assert_eq!(holds(DEFAULT), window(990, 1010));
+    assert_eq!(holds(tolerant(7)), window(983, 1017));
+    assert_eq!(
+        rnext_key(entries(&keys), tolerant(7), NOW).holds,
+        window(NOW, NOW)
+    );
 }
 
 #[test]
@@ -355,6 +523,12 @@ fn valid(lifetime: Lifetime, now: u64) -> bool {
     lifetime.begin.is_none_or(|begin| begin <= now) && lifetime.end.is_none_or(|end| now <= end)
 }
 
+/// Valid at a time that is no further away than the tolerance.
+fn acceptable(lifetime: Lifetime, tolerance: u32, now: u64) -> bool {
+    let tolerance = u64::from(tolerance);
+    (now.saturating_sub(tolerance)..=now + tolerance).any(|time| valid(lifetime, time))
+}
+
 /// Sorts by specificity, the most specific first, keeping the order among equals.
 fn sort_by_specificity(keys: &mut [Entry<'_>]) {
     keys.sort_by_key(|key| key.spec.criteria.remote.is_none());
@@ -368,37 +542,60 @@ fn sort_by_end(keys: &mut [Entry<'_>], lifetime: fn(&KeySpec) -> Lifetime) {
     keys.sort_by_key(|key| lifetime(key.spec).end.is_some());
 }
 
+/// Sorts as the rule says, keeping the order among equals.
+fn sort_by_rule(keys: &mut [Entry<'_>], rule: Rule, lifetime: fn(&KeySpec) -> Lifetime) {
+    sort_by_end(keys, lifetime);
+    if rule == Rule::LatestStart {
+        keys.sort_by_key(|key| Reverse(lifetime(key.spec).begin.unwrap_or(0)));
+    }
+}
+
 fn newest_first<'a>(keys: &[Entry<'a>]) -> Vec<Entry<'a>> {
     let mut keys = keys.to_vec();
     keys.sort_by_key(|key| Reverse(key.index));
     keys
 }
 
-fn expected_send(keys: &[Entry<'_>], preferred: Option<KeyId>, now: u64) -> Option<usize> {
+fn expected_send(
+    keys: &[Entry<'_>],
+    preferred: Option<KeyId>,
+    policy: Policy,
+    now: u64,
+) -> Option<usize> {
     let mut keys = newest_first(keys);
     keys.sort_by_key(|key| key.spec.send_id);
-    sort_by_end(&mut keys, |spec| spec.send_lifetime);
+    sort_by_rule(&mut keys, policy.rule, |spec| spec.send_lifetime);
     sort_by_specificity(&mut keys);
     keys.sort_by_key(|key| preferred.is_some_and(|id| id != key.spec.send_id));
     keys.retain(|key| key.spec.flags & NOSEND == 0 && valid(key.spec.send_lifetime, now));
     keys.first().map(|key| key.index)
 }
 
-fn expected_rnext(keys: &[Entry<'_>], now: u64) -> Option<usize> {
+fn expected_rnext(keys: &[Entry<'_>], policy: Policy, now: u64) -> Option<usize> {
     let mut keys = newest_first(keys);
     keys.sort_by_key(|key| key.spec.recv_id);
-    sort_by_end(&mut keys, |spec| spec.recv_lifetime);
+    sort_by_rule(&mut keys, policy.rule, |spec| spec.recv_lifetime);
     sort_by_specificity(&mut keys);
     keys.retain(|key| key.spec.flags & NORECV == 0 && valid(key.spec.recv_lifetime, now));
     keys.first().map(|key| key.index)
 }
 
-fn expected_recv(keys: &[Entry<'_>], keyid: KeyId, now: u64) -> Option<usize> {
+fn expected_recv(keys: &[Entry<'_>], keyid: KeyId, policy: Policy, now: u64) -> Option<usize> {
     let mut keys = newest_first(keys);
     sort_by_specificity(&mut keys);
-    keys.retain(|key| key.spec.flags & NORECV == 0 && valid(key.spec.recv_lifetime, now));
+    keys.retain(|key| key.spec.flags & NORECV == 0);
+    keys.retain(|key| acceptable(key.spec.recv_lifetime, policy.accept_tolerance, now));
     keys.retain(|key| key.spec.recv_id == keyid);
     keys.first().map(|key| key.index)
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    let rule = prop_oneof![Just(Rule::LongestLifetime), Just(Rule::LatestStart)];
+    let policy = |(rule, accept_tolerance)| Policy {
+        rule,
+        accept_tolerance,
+    };
+    (rule, 0..6u32).prop_map(policy)
 }
 
 proptest! {
@@ -408,28 +605,29 @@ proptest! {
         keys in vec(any_key(), 0..12),
         peer in any_peer(),
         id in proptest::option::of(0..5u8),
+        policy in any_policy(),
         now in 0..22u64,
     ) {
         let id = id.map(KeyId);
+        let keyid = id.unwrap_or_default();
         let keys: Vec<_> = entries(&keys)
             .filter(|key| matches(&key.spec.criteria, &peer))
             .collect();
         let keys_again = || keys.iter().copied();
 
-        let send = send_key(keys_again(), id, now);
-        let rnext = rnext_key(keys_again(), now);
-        let recv = recv_key(keys_again(), id.unwrap_or_default(), now);
+        let send = send_key(keys_again(), id, policy, now);
+        let rnext = rnext_key(keys_again(), policy, now);
+        let recv = recv_key(keys_again(), keyid, policy, now);
         prop_assert!([send, rnext, recv].iter().all(|chosen| chosen.holds.contains(now)));
         for time in 0..24 {
             if send.holds.contains(time) {
-                prop_assert_eq!(index(send), expected_send(&keys, id, time));
+                prop_assert_eq!(index(send), expected_send(&keys, id, policy, time));
             }
             if rnext.holds.contains(time) {
-                prop_assert_eq!(index(rnext), expected_rnext(&keys, time));
+                prop_assert_eq!(index(rnext), expected_rnext(&keys, policy, time));
             }
             if recv.holds.contains(time) {
-                let keyid = id.unwrap_or_default();
-                prop_assert_eq!(index(recv), expected_recv(&keys, keyid, time));
+                prop_assert_eq!(index(recv), expected_recv(&keys, keyid, policy, time));
             }
         }
     }
@@ -437,7 +635,7 @@ proptest! {
     /// A window ends only where some key's validity does.
     #[test]
     fn windows_are_no_shorter_than_need_be(keys in vec(any_key(), 0..12), now in 0..22u64) {
-        let Window { from, until } = send_key(entries(&keys), None, now).holds;
+        let Window { from, until } = send_key(entries(&keys), None, DEFAULT, now).holds;
         let valid_at = |time| {
             let usable = keys.iter().filter(|key| key.flags & NOSEND == 0);
             usable.map(|key| valid(key.send_lifetime, time)).collect::<Vec<_>>()

@@ -109,6 +109,10 @@ def test_values_out_of_range(value):
     ("name", "default", "good", "bad"),
     [
         pytest.param("key_overlap", 0, [1, 0], [2, -1, "on"], id="key_overlap"),
+        pytest.param("rollover_rule", 0, [1, 0], [2, -1, "latest"], id="rollover_rule"),
+        pytest.param(
+            "accept_tolerance", 0, [1, 86400], [86401, -1, "infinite"], id="accept_tolerance"
+        ),
         pytest.param("max_keys", 131072, [0, 1, 2**32 - 1], [-1, 2**32, "all"], id="max_keys"),
     ],
 )
