@@ -260,6 +260,12 @@ def native_require(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, value)
 
 
+def native_ask(sock: socket.socket, recv_id: int) -> None:
+    """TCP_AO_INFO: the key to ask the peer for."""
+    value = AO_INFO.pack(SET_RNEXT, 0, 0, recv_id, *(0,) * 5)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, value)
+
+
 # --- the system calls, with what Python's own keep from the kernel --------------------------------
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

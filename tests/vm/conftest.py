@@ -17,6 +17,7 @@ from clock import SLOWDOWN
 from link import Link
 from module import Module
 from netns import Namespace
+from wall import Wall
 
 OURS = pytest.mark.ours
 ROLES = [pytest.param("ours", marks=OURS), "native"]
@@ -109,6 +110,14 @@ def sock6(sock: socket.socket) -> Iterator[socket.socket]:
     """An IPv6 socket in the same namespace."""
     with socket.socket(socket.AF_INET6) as sock6:
         yield sock6
+
+
+@pytest.fixture
+def wall() -> Iterator[Wall]:
+    """The wall clock, to be set at will."""
+    wall = Wall()
+    yield wall
+    wall.restore()
 
 
 @pytest.fixture
