@@ -117,6 +117,7 @@ struct Writer {
 /// # Invariants
 ///
 /// The RCU read lock is held for `'g`. `node` is null or was found in the index under it.
+#[derive(Clone)]
 pub(super) struct Matching<'g> {
     db: &'g KeyDb,
     node: *mut bindings::tao_mkt,

@@ -113,21 +113,31 @@ pub fn rnext_key<C: Candidate>(
 
 /// The key that a segment with this KeyID must be signed with, any that is valid to receive with
 /// (RFC 8177 2.2, R41): the most specific; of two with the same criteria, where overlap is allowed,
-/// the newer. The policy's tolerance widens lifetimes (R42).
+/// the newer.
+///
+/// One that is only tolerated (R42) is for where there is no valid one: the tolerance never has a
+/// segment refused that would be accepted without it.
 pub fn recv_key<C: Candidate>(
-    matching: impl Iterator<Item = C>,
+    matching: impl Iterator<Item = C> + Clone,
     keyid: KeyId,
     policy: Policy,
     now: u64,
 ) -> Chosen<C> {
     let with_keyid = matching.filter(|key| key.spec().recv_id == keyid);
-    let validity = |spec: &KeySpec| {
+    let rank = |key: &C, _| (key.spec().criteria.shape().specificity(), key.serial());
+    let valid = choose(with_keyid.clone(), KeySpec::recv_validity, now, rank);
+    if valid.key.is_some() || policy.accept_tolerance == 0 {
+        return valid;
+    }
+    let tolerated = |spec: &KeySpec| {
         let lifetime = spec.recv_validity()?;
         Some(lifetime.widened(policy.accept_tolerance))
     };
-    choose(with_keyid, validity, now, |key, _| {
-        (key.spec().criteria.shape().specificity(), key.serial())
-    })
+    let tolerated = choose(with_keyid, tolerated, now, rank);
+    Chosen {
+        key: tolerated.key,
+        holds: valid.holds.and(tolerated.holds),
+    }
 }
 
 /// Whether any key matches, valid or not: the peer is "keyed".

@@ -418,14 +418,22 @@ fn tolerance_ends_with_time() {
     assert_eq!(Lifetime::default().widened(9), Lifetime::default());
 }
 
-/// A more specific key hides a less specific one for as long as it is accepted.
 #[test]
-fn tolerance_keeps_the_more_specific_key() {
-    let keys = [
-        key(1, 1),
-        key(2, 1).remote("10.0.0.1/32").recv(None, NOW - 1),
-    ];
-    assert_eq!(recv_by(tolerant(1), &keys, 1), Some(1));
+fn tolerance_hides_no_valid_key() {
+    let specific = key(2, 1).remote("10.0.0.1/32");
+    for lifetime in [
+        specific.recv(None, NOW - 1),
+        specific.recv(NOW + 1, None),
+        key(2, 1).recv(None, NOW - 1),
+    ] {
+        assert_eq!(recv_by(tolerant(1), &[key(1, 1), lifetime], 1), Some(0));
+        let ended = key(1, 1).recv(None, NOW - 1);
+        assert_eq!(
+            recv_by(tolerant(1), &[ended, lifetime], 1),
+            Some(1),
+            "of the tolerated ones the most specific, or the newer"
+        );
+    }
 }
 
 // Which connections are protected.
@@ -503,7 +511,16 @@ fn holds_until_the_tolerance_ends() {
     let keys = [key(1, 1).recv(990, 1010), key(2, 2).recv(NOW, NOW)];
     let holds = |policy| recv_key(entries(&keys), KeyId(1), policy, NOW).holds;
     assert_eq!(holds(DEFAULT), window(990, 1010));
-    assert_eq!(holds(tolerant(7)), window(983, 1017));
+    assert_eq!(
+        holds(tolerant(7)),
+        window(990, 1010),
+        "while it is valid it comes first"
+    );
+    let ended = [key(1, 1).recv(900, 995), key(1, 1).recv(980, 990)];
+    let holds = |policy| recv_key(entries(&ended), KeyId(1), policy, NOW).holds;
+    assert_eq!(holds(DEFAULT), window(996, u64::MAX));
+    assert_eq!(holds(tolerant(7)), window(998, 1002));
+    assert_eq!(holds(tolerant(20)), window(996, 1010));
     assert_eq!(
         rnext_key(entries(&keys), tolerant(7), NOW).holds,
         window(NOW, NOW)
@@ -583,6 +600,7 @@ fn expected_rnext(keys: &[Entry<'_>], policy: Policy, now: u64) -> Option<usize>
 fn expected_recv(keys: &[Entry<'_>], keyid: KeyId, policy: Policy, now: u64) -> Option<usize> {
     let mut keys = newest_first(keys);
     sort_by_specificity(&mut keys);
+    keys.sort_by_key(|key| !valid(key.spec.recv_lifetime, now));
     keys.retain(|key| key.spec.flags & NORECV == 0);
     keys.retain(|key| acceptable(key.spec.recv_lifetime, policy.accept_tolerance, now));
     keys.retain(|key| key.spec.recv_id == keyid);
@@ -630,6 +648,19 @@ proptest! {
                 prop_assert_eq!(index(recv), expected_recv(&keys, keyid, policy, time));
             }
         }
+    }
+
+    /// What is accepted without a tolerance is accepted with one, with the same key.
+    #[test]
+    fn tolerance_only_adds(
+        keys in vec(any_key(), 0..12),
+        id in 0..4u8,
+        policy in any_policy(),
+        now in 0..22u64,
+    ) {
+        let strict = index(recv_key(entries(&keys), KeyId(id), DEFAULT, now));
+        let tolerant = index(recv_key(entries(&keys), KeyId(id), policy, now));
+        prop_assert!(strict.is_none() || strict == tolerant);
     }
 
     /// A window ends only where some key's validity does.

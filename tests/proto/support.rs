@@ -211,7 +211,7 @@ impl Candidate for Entry<'_> {
 }
 
 /// The keys of `keys`, as candidates.
-pub fn entries(keys: &[KeySpec]) -> impl Iterator<Item = Entry<'_>> {
+pub fn entries(keys: &[KeySpec]) -> impl Iterator<Item = Entry<'_>> + Clone {
     keys.iter()
         .enumerate()
         .map(|(index, spec)| Entry { index, spec })
