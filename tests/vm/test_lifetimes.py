@@ -110,27 +110,49 @@ def test_send_lifetimes(link, wall, case, asked):
     other.add(SECOND)
     ask(other, asked)
     give(end, FIRST, send=(T, T + 100))
-    give(end, SECOND, send=(T + 101, T + 200))
+    give(end, SECOND, send=(T + 101, None))
     connection.exchange()
     watch = Watch(link)
     mine, its = end.host.name, other.host.name
+    address = end.host.addresses[case.ends.wire]
 
     def signs_with(second: int, key: Mkt) -> None:
         wall.within(second, connection.exchange)
-        assert watch.keys()[mine][-1] == key.name, second - T
+        signed = [r for r in link.verify().signed if r.source == address]
+        assert signed[-1].key.name == key.name, second - T
 
     signs_with(T, FIRST)
     signs_with(T + 100, FIRST)
+    watch.keys()
     wall.set(T + 101)
     connection.exchange()
     assert watch.keys() == {mine: ["second"], its: ["first"]}
-    signs_with(T + 200, SECOND)
-    wall.set(T + 100)
     signs_with(T + 100, FIRST)
+    watch.keys()
     wall.set(T + 50)
     connection.exchange()
     connection.close()
     assert watch.keys() == {mine: ["first"], its: ["first"]}
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@BESIDE
+def test_key_begins_beside_one_without_end(link, wall, other, ends):
+    """It is used from its first second on, since it is asked for; and not before that second."""
+    wall.set(T)
+    connection = link.connected("ours", other, ends)
+    client, server = connection.peers
+    server.add(SECOND)
+    ask(server, SECOND)
+    give(client, SECOND, send=(T + 100, None))
+    connection.exchange()
+    watch = Watch(link)
+    for second, key in ((T, FIRST), (T + 100, SECOND), (T, FIRST)):
+        wall.set(second)
+        connection.exchange()
+        assert watch.keys()["A"] == [key.name], second - T
+    connection.close()
+    link.verify()
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
@@ -152,6 +174,7 @@ def test_receive_lifetime(link, wall, case):
         assert other.sock.recv(100) == data, "sending is another lifetime"
         refusals.another()
         assert not end.asked
+        give(end, FIRST, accept=(T + 10, T + 100))  # a key that was chosen before has no say
         wall.stop_until(accepted, "the segment to be accepted", lambda: end.asked)
         assert end.sock.recv(100) == data
         for peer in connection.peers:
