@@ -273,14 +273,16 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 	 * forgotten it, and the ACK that brings it back was verified; with Fast Open the SYN itself
 	 * is here, signed but not verified where there is no key.
 	 */
-	if (!treq->used_tcp_ao && ao && tao_rust_keyed(listener, &peer)) {
+	if (!treq->used_tcp_ao && ao && tao_rust_keyed(listener, &peer))
+		treq->used_tcp_ao = true;
+	else if (treq->used_tcp_ao && th->syn)
+		treq->used_tcp_ao = tao_rust_keyed(listener, &peer);
+	/* The ACK may ask for another key than the SYN did. */
+	if (ao) {
 		const struct tcp_ao_hdr *aoh = (const void *)th + ao;
 
-		treq->used_tcp_ao = true;
 		treq->ao_keyid = aoh->rnext_keyid;
 		treq->ao_rcv_next = aoh->keyid;
-	} else if (treq->used_tcp_ao && th->syn) {
-		treq->used_tcp_ao = tao_rust_keyed(listener, &peer);
 	}
 
 	ids[0] = treq->ao_rcv_next;

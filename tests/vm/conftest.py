@@ -29,6 +29,7 @@ PAIRS = [
 ]
 """Client and server; the kernel's own with itself shows that a test asks nothing odd."""
 
+RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
 TEST_SECONDS = 60
 FIRST, LAST = ("test_sysctl.py",), ("test_drain.py", "test_unload.py")
 
@@ -94,6 +95,14 @@ def _needs_module(request: pytest.FixtureRequest, module: Module) -> None:
 @pytest.fixture(autouse=True)
 def _requirement() -> None:
     """Lets each test be told its requirements: see requirement.py."""
+
+
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """A grace period follows each change of a key's bytes and each deletion: not a long one."""
+    RCU_EXPEDITED.write_text("1")
+    yield
+    RCU_EXPEDITED.write_text("0")
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from test_socket_options import MAX_KEYS, refused, rows
 pytestmark = pytest.mark.ours
 
 OVERLAP = Path("/proc/sys/net/ipv4/tcp_authopt_key_overlap")
-RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
 FAILSLAB = Path("/sys/kernel/debug/failslab")
 PEER = "192.0.2.1"
 
@@ -407,14 +406,6 @@ def test_prefix_and_unbound_keys_protect(link):
 
 SEED = int(os.environ.get("TAO_SEED", "5925"))
 STEPS = int(os.environ.get("TAO_STEPS", "800"))
-
-
-@pytest.fixture
-def quick():
-    """A grace period follows each change of a key's bytes and each deletion."""
-    RCU_EXPEDITED.write_text("1")
-    yield
-    RCU_EXPEDITED.write_text("0")
 
 
 def random_key(rng: random.Random, masters: list[int]) -> bytes:
