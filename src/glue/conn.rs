@@ -12,12 +12,14 @@ use kernel::sync::Arc;
 use kernel::types::Opaque;
 
 use super::ffi::bindings;
+use super::ffi::peer_of;
 use super::ffi::Sock;
 use super::netns::Netns;
 use super::rcu::RcuSlot;
 use super::traffic::TrafficKey;
 use crate::proto::conn::preferred;
 use crate::proto::conn::KeyIds;
+use crate::proto::mkt::Peer;
 use crate::proto::sockopt::SockFlags;
 use crate::proto::wire::KeyId;
 
@@ -113,6 +115,12 @@ impl Conn {
         for slot in &self.rx {
             slot.set(None);
         }
+    }
+
+    /// The far end of its connection, which is protected. Under the socket lock.
+    pub(super) fn peer(&self) -> Peer {
+        // SAFETY: C writes it under the socket lock, when a connection begins.
+        peer_of(unsafe { &(*self.c.get()).peer })
     }
 
     /// The KeyID to send with, if a key has it that can be used.

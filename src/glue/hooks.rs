@@ -337,20 +337,13 @@ unsafe fn header_to_write<'a>(segment: *const bindings::tao_segment) -> &'a mut 
 #[no_mangle]
 unsafe extern "C" fn tao_rust_transmit(
     conn: *mut bindings::tao_conn,
-    sk: *const bindings::sock,
     segment: *const bindings::tao_segment,
     numbers: *const bindings::tao_numbers,
 ) -> c_int {
-    // SAFETY: All live; the socket is locked, `conn` is its state and the segment is being built.
+    // SAFETY: All live; `conn` is of a socket that is locked, and the segment is being built.
     let sent = unsafe {
         let (seg, _) = Segment::from_raw(&*segment);
-        tx::transmit(
-            conn_of(conn),
-            Sock::from_raw(sk),
-            &seg,
-            header_to_write(segment),
-            &*numbers,
-        )
+        tx::transmit(conn_of(conn), &seg, header_to_write(segment), &*numbers)
     };
     sent.map_or_else(to_errno, |()| 0)
 }

@@ -17,7 +17,6 @@ use super::conn::Conn;
 use super::ffi::bindings;
 use super::ffi::now;
 use super::ffi::Segment;
-use super::ffi::Sock;
 use super::keydb::Mkt;
 use super::traffic::Grounds;
 use super::traffic::TrafficKey;
@@ -38,14 +37,13 @@ use crate::proto::wire::TcpHeader;
 use crate::proto::wire::AO_LEN;
 use crate::proto::wire::MAC_LEN;
 
-/// Signs a segment that `sk` sends. The socket is locked.
+/// Signs a segment that the socket of `conn` sends. It is locked.
 ///
 /// # Errors
 ///
 /// [`Error::NoKey`]: no key may be used to send. The segment must not leave.
 pub(super) fn transmit(
     conn: &Conn,
-    sk: Sock<'_>,
     segment: &Segment<'_>,
     header: &mut [u8],
     numbers: &bindings::tao_numbers,
@@ -68,7 +66,7 @@ pub(super) fn transmit(
         conn.on_sent(key.ids);
         return Ok(());
     }
-    let peer = sk.peer();
+    let peer = conn.peer();
     let (mkt, mut key) = choose(conn, &guard, &peer, grounds, now)?;
     key.derive(mkt, &ends, isns, last.filter(|_| !opening));
     sign(&key, sne, &ends, segment, header)?;

@@ -343,7 +343,7 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 		seg.saddr = (const u8 *)&sk->sk_rcv_saddr;
 		seg.daddr = (const u8 *)&sk->sk_daddr;
 	}
-	err = tao_rust_transmit(conn, sk, &seg, &numbers);
+	err = tao_rust_transmit(conn, &seg, &numbers);
 	if (unlikely(err)) {
 		memset(location, 0, TAO_MAC_LEN);
 		tao_drop_segment((struct sock *)sk, err);
@@ -396,7 +396,13 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 			return SKB_DROP_REASON_TCP_CLOSE;
 	}
 	tao_segment_of_skb(skb, family, &seg);
-	tao_peer_of_skb(skb, family, sk->sk_family, l3index, &peer);
+	/* A connection is in the VRF that it began in, whatever VRF sends it segments. */
+	if (req)
+		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
+	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
+		tao_peer_of_skb(skb, family, sk->sk_family, l3index, &peer);
+	else
+		peer = conn->peer;
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
 }
 
@@ -498,14 +504,14 @@ static int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb,
 	reply = kzalloc(sizeof(*reply), GFP_ATOMIC);
 	if (!reply)
 		return -ENOMEM;
-	tao_peer_of_skb(skb, skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET,
-			sk->sk_family, l3index, &reply->peer);
 	if (state == TCP_NEW_SYN_RECV) {
+		tao_peer_of_sock(sk, &reply->peer);
 		reply->preferred = tcp_rsk(inet_reqsk(sk))->ao_keyid;
 		tao_numbers_of_req(inet_reqsk(sk), &reply->numbers);
 		basis = reply->numbers.lisn;
 	} else {
 		reply->own = true;
+		reply->peer = conn->peer;
 		reply->numbers.lisn = ntohl(conn->info.lisn);
 		reply->numbers.risn = ntohl(conn->info.risn);
 		reply->numbers.sne = READ_ONCE(conn->info.snd_sne);

@@ -255,7 +255,7 @@ int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
 bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
 
-int tao_rust_transmit(struct tao_conn *conn, const struct sock *sk, const struct tao_segment *seg,
+int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
 		      const struct tao_numbers *numbers);
 int tao_rust_reply(struct tao_conn *conn, const struct tao_segment *seg,
 		   const struct tao_reply *reply);

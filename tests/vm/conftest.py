@@ -138,7 +138,7 @@ def link(request: pytest.FixtureRequest) -> Iterator[Link]:
         if directory := os.environ.get("TAO_CAPTURES"):
             name = "".join(c if c.isalnum() or c in "-_" else "-" for c in request.node.name)
             link.save(Path(directory, name))
-        if not request.node.stash.get(_FAILED, False):
+        if not failed(request.node):
             assert link.report is not None, "nobody looked at the capture"
     finally:
         link.close()
@@ -147,12 +147,20 @@ def link(request: pytest.FixtureRequest) -> Iterator[Link]:
 _FAILED = pytest.StashKey[bool]()
 
 
+def failed(node: pytest.Item) -> bool:
+    """Whether the test has failed already."""
+    return node.stash.get(_FAILED, False)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> pytest.TestReport:
-    """Notes what the capture showed, and for the fixtures whether the test has failed already."""
-    link = item.funcargs.get("link")
-    if call.when == "call" and link is not None and link.report is not None:
-        item.user_properties.append(("segments", len(link.report.segments)))
+    """Notes what the captures showed, and for the fixtures whether the test has failed already."""
+    machine = item.funcargs.get("machine")
+    links = machine.links.values() if machine else [item.funcargs.get("link")]
+    reports = [link.report for link in links if link is not None and link.report is not None]
+    if call.when == "call" and reports:
+        checked = sum(len(report.segments) for report in reports)
+        item.user_properties.append(("segments", checked))
     report = yield
     if report.when == "call":
         item.stash[_FAILED] = not report.passed

@@ -78,15 +78,28 @@ MAPPED_SERVER = Ends("v4", socket.AF_INET, socket.AF_INET6)
 MAPPED_BOTH = Ends("v4", socket.AF_INET6, socket.AF_INET6)
 
 
-class Host:
-    """One end of the cable."""
+@dataclass(frozen=True)
+class Vrf:
+    """A VRF, by the name of its device and its routing table."""
 
-    def __init__(self, name: str, number: int) -> None:
-        self.name, self.number = name, number
-        self.interface = f"veth{name}"
+    name: str
+    table: int
+
+
+class Host:
+    """One end of the cable.
+
+    A machine with several cables is several of them, in one namespace and each in a VRF of its own.
+    """
+
+    def __init__(
+        self, name: str, number: int, machine: Namespace | None = None, vrf: Vrf | None = None
+    ) -> None:
+        self.name, self.number, self.vrf = name, number, vrf
+        self.interface = f"veth{name}{vrf.name if vrf else ''}"
         self.mac = bytes([2, 0, 0, 0, 0, number])
         self.addresses = {"v4": f"192.0.2.{number}", "v6": f"2001:db8::{number}"}
-        self.namespace = Namespace()
+        self.namespace = Namespace(machine)
         self.sockets: list[socket.socket] = []
         self._control: dict[socket.AddressFamily, socket.socket] = {}
 
@@ -100,10 +113,18 @@ class Host:
         """The key's send_id and recv_id here."""
         return (key.a_id, key.b_id) if self.name == "A" else (key.b_id, key.a_id)
 
+    def new_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
+        """A socket of this host, and of its VRF."""
+        with self.namespace.entered():
+            sock = socket.socket(family, kind)
+        if self.vrf:
+            device = self.vrf.name.encode()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        return sock
+
     def tcp_socket(self, family: socket.AddressFamily) -> socket.socket:
         """A TCP socket of this host; it is closed with the host at the latest."""
-        with self.namespace.entered():
-            sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = self.new_socket(family, socket.SOCK_STREAM)
         sock.settimeout(TIMEOUT)
         self.sockets.append(sock)
         return sock
@@ -135,6 +156,10 @@ class Host:
                 # An orphan would keep the namespace, and the module, until it gives up.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
                 sock.close()
+        if self.vrf:
+            # A VRF that goes with a port in it complains if the port is on its way out, too.
+            with self.namespace.entered(), Rtnetlink() as rtnetlink:
+                rtnetlink.delete(self.interface)
         self.namespace.close()
 
 
@@ -273,8 +298,8 @@ class Peer:
 class Link:
     """Hosts A and B, the cable between them, and a tap at A's end of it."""
 
-    def __init__(self) -> None:
-        self.a, self.b = Host("A", 1), Host("B", 2)
+    def __init__(self, a: Host | None = None, b: Host | None = None) -> None:
+        self.a, self.b = a or Host("A", 1), b or Host("B", 2)
         self.known: list[Mkt] = []
         """The keys that the verifier may find on the wire."""
         self.report: Report | None = None
@@ -290,6 +315,10 @@ class Link:
         for host, other in ((a, b), (b, a)):
             with host.namespace.entered(), Rtnetlink() as rtnetlink:
                 rtnetlink.set_up("lo")
+                if host.vrf:
+                    rtnetlink.add_vrf(host.vrf.name, host.vrf.table)
+                    rtnetlink.set_up(host.vrf.name)
+                    rtnetlink.enslave(host.interface, host.vrf.name)
                 rtnetlink.set_up(host.interface)
                 addresses = host.addresses.items()
                 prefixes = {"v4": 24, "v6": 64}
@@ -309,8 +338,7 @@ class Link:
         """
         probes = []
         for host in (self.a, self.b):
-            with host.namespace.entered():
-                probes.append(socket.socket(family, socket.SOCK_DGRAM))
+            probes.append(host.new_socket(family, socket.SOCK_DGRAM))
             probes[-1].bind((host.addresses[wire], DISCARD))
             probes[-1].setblocking(False)
         deaf = set(probes)
@@ -424,7 +452,8 @@ class Link:
     def close(self) -> None:
         """Takes everything down."""
         self.tap.close()
-        for host in (self.a, self.b):
+        # The cable goes with either of its ends.
+        for host in sorted((self.a, self.b), key=lambda host: host.vrf is None):
             host.close()
 
 

@@ -31,9 +31,12 @@ SNAPLEN = 65536
 
 
 class Namespace:
-    """A network namespace that lives as long as this object is not closed."""
+    """A network namespace that lives as long as no object of it is left open."""
 
-    def __init__(self) -> None:
+    def __init__(self, same: "Namespace | None" = None) -> None:
+        if same is not None:
+            self.fd = os.dup(same.fd)
+            return
         before = os.open(_SELF / "ns/net", os.O_RDONLY)
         try:
             os.unshare(os.CLONE_NEWNET)

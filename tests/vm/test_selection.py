@@ -51,7 +51,8 @@ CONNECTIONS, ROUNDS = 20, 3
 
 def give(peer: Peer, key: Mkt, flags: int = 0, **criteria: object) -> None:
     """Adds, replaces or deletes a key of ours, with any criteria."""
-    peer.link.know(key)
+    if not flags & abi.KEY_DEL:
+        peer.link.know(key)
     value = abi.pack_key(
         *peer.host.ids(key),
         alg=key.algorithm.ours,
