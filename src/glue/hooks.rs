@@ -91,7 +91,7 @@ unsafe fn net_of<'a>(net: *const bindings::tao_net) -> &'a Netns {
 /// A new namespace; null if there is no memory.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_net_new() -> *mut bindings::tao_net {
-    let net = Arc::pin_init(Netns::new(), GFP_KERNEL);
+    let net = Arc::pin_init(Netns::new(), GFP_KERNEL_ACCOUNT);
     net.map_or(ptr::null_mut(), |net| Arc::into_raw(net).cast_mut().cast())
 }
 

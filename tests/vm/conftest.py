@@ -7,7 +7,7 @@ of a connection can be held by one process. Each test has namespaces, and so key
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ PAIRS = [
 ]
 """Client and server; the kernel's own with itself shows that a test asks nothing odd."""
 
+CGROUP = Path("/sys/fs/cgroup")
 RCU_EXPEDITED = Path("/sys/kernel/rcu_expedited")
 TEST_SECONDS = 60
 FIRST, LAST = ("test_sysctl.py",), ("test_drain.py", "test_unload.py")
@@ -103,6 +104,24 @@ def quick() -> Iterator[None]:
     RCU_EXPEDITED.write_text("1")
     yield
     RCU_EXPEDITED.write_text("0")
+
+
+@pytest.fixture
+def charged() -> Iterator[Callable[[], int]]:
+    """A memory cgroup that this process is in; gives what it was charged for kernel objects."""
+    (CGROUP / "cgroup.subtree_control").write_text("+memory")
+    group = CGROUP / "tcp-authopt-test"
+    group.mkdir()
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    def slab() -> int:
+        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(fields["slab"])
+
+    yield slab
+    (CGROUP / "cgroup.procs").write_text(str(os.getpid()))
+    group.rmdir()
+    (CGROUP / "cgroup.subtree_control").write_text("-memory")
 
 
 @pytest.fixture

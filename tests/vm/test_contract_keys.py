@@ -312,27 +312,6 @@ def test_limit_is_of_each_namespace(sock):
         abi.set_key(sock, pack_key(1, 2))
 
 
-CGROUP = Path("/sys/fs/cgroup")
-
-
-@pytest.fixture
-def charged():
-    """A memory cgroup that this process is in; gives what it was charged for kernel objects."""
-    (CGROUP / "cgroup.subtree_control").write_text("+memory")
-    group = CGROUP / "tcp-authopt-test"
-    group.mkdir()
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-
-    def slab() -> int:
-        fields = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int(fields["slab"])
-
-    yield slab
-    (CGROUP / "cgroup.procs").write_text(str(os.getpid()))
-    group.rmdir()
-    (CGROUP / "cgroup.subtree_control").write_text("-memory")
-
-
 def test_keys_are_charged_to_the_caller(sock, charged):
     """At least the 272 bytes of a key, and its node in the tree."""
     count = 4000

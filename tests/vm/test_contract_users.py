@@ -25,19 +25,24 @@ USER = 65534
 PR_SET_DUMPABLE = 4
 
 
+def become_root_of_own_namespace() -> None:
+    """Gives up all privilege, and then is root of a user namespace."""
+    os.setresgid(USER, USER, USER)
+    os.setresuid(USER, USER, USER)
+    # Else its files in /proc are root's.
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    os.unshare(os.CLONE_NEWUSER)
+    for name, text in (("setgroups", "deny"), ("uid_map", "0"), ("gid_map", "0")):
+        Path("/proc/self", name).write_text(text if text == "deny" else f"0 {USER} 1")
+
+
 def as_root_of_own_namespace(work: Callable[[], object]) -> object:
     """Lets a child of no privilege make itself root of a user namespace; returns what it found."""
     readable, writable = os.pipe()
     child = os.fork()
     if not child:
         try:
-            os.setresgid(USER, USER, USER)
-            os.setresuid(USER, USER, USER)
-            # Else its files in /proc are root's.
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
-            os.unshare(os.CLONE_NEWUSER)
-            for name, text in (("setgroups", "deny"), ("uid_map", "0"), ("gid_map", "0")):
-                Path("/proc/self", name).write_text(text if text == "deny" else f"0 {USER} 1")
+            become_root_of_own_namespace()
             answer = True, work()
         except BaseException:
             answer = False, traceback.format_exc()

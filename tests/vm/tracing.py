@@ -4,8 +4,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import bpf
 
@@ -99,6 +100,81 @@ class Several:
         """Detaches them, the last one first."""
         for tracer in reversed(self.tracers):
             tracer.close()
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A piece of memory that the module has taken."""
+
+    where: str
+    size: int
+    charged: bool
+    """To the memory cgroup of the caller."""
+
+
+class Ledger:
+    """All memory that Rust takes in the module, and what of it is freed, as the allocator tells.
+
+    Only its events are asked for: reading the trace takes and frees memory, too.
+    """
+
+    def __enter__(self) -> Self:
+        self.taken: list[Allocation] = []
+        self._left: dict[bytes, Allocation] = {}
+        self._rest = b""
+        self._instance = TRACEFS / "instances/ledger"
+        self._instance.mkdir()
+        # One clock for all CPUs: what is freed was taken before.
+        self._write("trace_clock", "mono")
+        self._write("buffer_size_kb", 4096)
+        self._write("options/hash-ptr", 0)
+        self._pipe = os.open(self._instance / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
+        text = int(Path("/sys/module/tcp_authopt/sections/.text").read_text(), 16)
+        filters = {
+            "kmalloc": f"call_site >= {text:#x} && call_site < {text + (1 << 20):#x}",
+            "kfree": f"call_site.function == {RUST_FREES_IN}",
+        }
+        for event, filter_ in filters.items():
+            self._write(f"events/kmem/{event}/filter", filter_)
+            self._write(f"events/kmem/{event}/enable", 1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._pipe)
+        self._instance.rmdir()
+
+    def _write(self, name: str, value: object) -> None:
+        (self._instance / name).write_text(str(value))
+
+    def left(self) -> list[Allocation]:
+        """What of that is `taken` by now is not freed."""
+        while True:
+            try:
+                self._rest += os.read(self._pipe, 1 << 20)
+            except BlockingIOError:
+                break
+            *lines, self._rest = self._rest.split(b"\n")
+            for line in lines:
+                self._note(line)
+        return list(self._left.values())
+
+    def _note(self, line: bytes) -> None:
+        assert b"LOST" not in line, "the ledger is too small"
+        if found := _FREED.search(line):
+            self._left.pop(found[1], None)
+        # What is made for an RST is freed by the stack.
+        elif (found := _TAKEN.search(line)) and found[1] != b"tao_prepare_reset":
+            where, pointer, size, charged = found.groups()
+            self._left[pointer] = Allocation(where.decode(), int(size), charged == b"true")
+            self.taken.append(self._left[pointer])
+
+
+RUST_FREES_IN = "krealloc_node_align_noprof"
+
+_FREED = re.compile(rb" kfree: call_site=\S+ ptr=(\w+)")
+_TAKEN = re.compile(
+    rb" kmalloc: call_site=(\w+)\S* \[tcp_authopt\] ptr=(\w+) bytes_req=(\d+) .*accounted=(\w+)"
+)
 
 
 TRACERS: dict[str, Callable[[Iterable[str]], Tracer]] = {
