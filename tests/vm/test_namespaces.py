@@ -19,7 +19,7 @@ from test_drain import HOLDERS
 from test_reuse import is_protected
 from test_selection import KEYS, Wire, give, ladder
 from test_socket_options import MAX_KEYS, refused, rows
-from tracing import Ledger
+from tracing import Allocation, Ledger
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -63,6 +63,7 @@ def test_same_addresses_and_ids_in_two_namespaces(twins, client, server, ends):
     assert (there.a.counters(), there.b.counters()) == ({}, {})
     end.add(keys[1])
     before = end.host.counters().get(BAD, 0)
+    other.sock.send(b"once more")
     wait_for("the other secret to be wrong here", lambda: end.host.counters().get(BAD, 0) > before)
     connections[1].exchange()
     connections[1].close()
@@ -270,6 +271,11 @@ def test_limit_of_keys_holds_a_user(user):
     assert user.does("keys", 21) == 0, "a new one has the default again"
 
 
+def children(ledger: Ledger) -> list[Allocation]:
+    """States of accepted connections."""
+    return [it for it in ledger.left() if it.where == "tao_rust_conn_accept"]
+
+
 @pytest.mark.ours
 def test_accepted_connections_of_a_user_are_bounded(link):
     """What softirq makes for them is bounded by the accept queue, and goes with the listener."""
@@ -279,9 +285,10 @@ def test_accepted_connections_of_a_user_are_bounded(link):
         clients = [link.client("native", V4, FIRST) for _ in range(12)]
         for client in clients:
             link.start(client)
-        wait_for("a full queue", lambda: sum(not client.pending for client in clients) >= 5)
-        made = [it for it in ledger.left() if it.where == "tao_rust_conn_accept"]
-        assert len(made) == 5
+        counters = link.b.namespace.counters
+        wait_for("more than the queue takes", lambda: counters()["ListenOverflows"])
+        wait_for("a full queue", lambda: len(children(ledger)) >= 5)
+        assert len(children(ledger)) == 5
         assert sum(it.size for it in ledger.left()) <= 5 * 2048
         listener.sock.close()
         wait_for("them to be freed", lambda: not ledger.left())
