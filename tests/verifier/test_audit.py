@@ -2,7 +2,7 @@
 
 import pytest
 
-from conversation import TIMESTAMPS, Conversation, key_v4, key_v6
+from conversation import SYN_OPTIONS, TIMESTAMPS, Conversation, key_v4, key_v6
 from craft import ACK, FIN, RST, SYN, Tcp, timed
 from tcp_authopt_verify import Key, Policy, Report, Status, audit
 from tcp_authopt_verify.mac import ALGORITHMS
@@ -200,6 +200,25 @@ def test_syn_ack_that_answers_nothing():
     talk = Conversation(KEY)
     talk.syn()
     assert reasons(judge([talk.syn_ack()])) == ["no handshake seen"]
+
+
+@pytest.mark.parametrize("taken", [0, 3, 5])
+def test_data_in_the_syn(taken):
+    """The answer may acknowledge all of it, a part, or none; it goes on from there."""
+    talk = Conversation(KEY, 0xFFFFFFFE)
+    syn = talk.segment(KEY.a, 0, SYN, SYN_OPTIONS, b"early").frame(talk.ao(KEY.a, 0, syn=True))
+    talk.sent[KEY.a] = 1 + taken
+    frames = [syn, talk.syn_ack(), talk.data(KEY.b, b"hello")]
+    frames += [talk.data(KEY.a, b"early"[taken:]), talk.data(KEY.b, b"hello")]
+    report = judge([*frames, frames[1], talk.syn()])
+    assert report.ok, report.summary()
+
+
+def test_answer_to_more_than_the_syn_had():
+    talk = Conversation(KEY)
+    syn = talk.segment(KEY.a, 0, SYN, SYN_OPTIONS, b"early").frame(talk.ao(KEY.a, 0, syn=True))
+    talk.sent[KEY.a] = 7
+    assert reasons(judge([syn, talk.syn_ack()])) == ["no handshake seen"]
 
 
 def test_simultaneous_open():

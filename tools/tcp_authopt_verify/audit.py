@@ -32,11 +32,17 @@ class Stream:
 
     isn: int
     edge: int
+    early: int = 0
+    """Bytes of data in the SYN (RFC 7413), which the answer to it may acknowledge."""
 
     @classmethod
-    def starting(cls, isn: int) -> "Stream":
+    def starting(cls, isn: int, early: int = 0) -> "Stream":
         """A direction whose SYN has just been seen; its SNE is 0."""
-        return cls(isn, isn)
+        return cls(isn, isn, early)
+
+    def opened(self, ack: int) -> bool:
+        """Whether an acknowledgment of this is one of the SYN, with its data or a part of it."""
+        return (ack - self.isn - 1) % _FULL <= self.early
 
     def sne(self, seq: int) -> int:
         """The upper half of the sequence number that seq stands for."""
@@ -252,7 +258,7 @@ class Audit:
         """
         source, target = (segment.src, segment.sport), (segment.dst, segment.dport)
         known = self._connections.get(frozenset((source, target)), [])[::-1]
-        start = Stream.starting(segment.seq)
+        start = Stream.starting(segment.seq, len(segment.payload) if segment.is_syn else 0)
 
         if segment.is_syn:
             # A retransmission, or the other half of a simultaneous open, or a new connection.
@@ -266,16 +272,20 @@ class Audit:
             return
 
         if segment.flags & (SYN | ACK) == SYN | ACK:
-            # The ISN that it answers is in its acknowledgment. An end that keeps no state (SYN
+            # The SYN that it answers is in its acknowledgment. An end that keeps no state (SYN
             # cookies) or has given up may answer the same SYN again from another ISN.
-            dst_isn = (segment.ack - 1) % _FULL
-            answered = [one for one in known if one.isn(target) == dst_isn]
+            answered = [
+                one
+                for one in known
+                if (asked := one.streams.get(target)) is not None and asked.opened(segment.ack)
+            ]
             for connection in answered:
                 if connection.isn(source) == segment.seq:
-                    yield connection, dst_isn
-            if answered:
-                asked = Stream.starting(dst_isn)
-                yield Connection({target: asked, source: start}), dst_isn
+                    yield connection, connection.streams[target].isn
+            for connection in answered[:1]:
+                asked = connection.streams[target]
+                fresh = Stream.starting(asked.isn, asked.early)
+                yield Connection({target: fresh, source: start}), asked.isn
             return
 
         for connection in known:
