@@ -1,18 +1,21 @@
-"""fentry and fexit programs that count, through the bpf() system call alone."""
+"""BPF programs, through the bpf() system call alone: some that count, one that loses segments."""
 
 import ctypes
 import errno
 import os
+import socket
 import struct
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 
 SYS_BPF = 321  # x86-64
-MAP_CREATE, MAP_LOOKUP_ELEM, PROG_LOAD, RAW_TRACEPOINT_OPEN = 0, 1, 5, 17
-MAP_TYPE_ARRAY, PROG_TYPE_TRACING = 2, 26
-FENTRY, FEXIT = 24, 25
+MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD, RAW_TRACEPOINT_OPEN = 0, 1, 2, 5, 17
+LINK_CREATE = 28
+MAP_TYPE_ARRAY, PROG_TYPE_SCHED_CLS, PROG_TYPE_TRACING = 2, 3, 26
+FENTRY, FEXIT, TCX_INGRESS = 24, 25, 46
 LOG_SIZE = 1 << 16
 
 _KIND_FUNC = 12
@@ -69,41 +72,25 @@ def _instruction(code: int, registers: int = 0, offset: int = 0, immediate: int 
     return struct.pack("<BBhi", code, registers, offset, immediate)
 
 
-class Counter:
-    """A program on a function that counts; it goes when this is closed."""
+class _Program:
+    """A program with a map of one element of 64 bits; it goes when this is closed."""
 
-    def __init__(self, function: str, attach: int) -> None:
+    def __init__(self) -> None:
         self._fds: list[int] = []
-        try:
-            self._map = self._keep(_bpf(MAP_CREATE, struct.pack("<IIII", MAP_TYPE_ARRAY, 4, 8, 1)))
-            program = self._keep(self._load(function, attach))
-            self._keep(_bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program)))
-        except BaseException:
-            self.close()
-            raise
+        self._map = self._keep(_bpf(MAP_CREATE, struct.pack("<IIII", MAP_TYPE_ARRAY, 4, 8, 1)))
 
     def _keep(self, fd: int) -> int:
         self._fds.append(fd)
         return fd
 
-    def _load(self, function: str, attach: int) -> int:
-        """The program: adds 1 to the only element of the map, and returns 0."""
-        code = b"".join(
-            (
-                _instruction(0x18, 0x21, 0, self._map),  # r1 = address of the element
-                _instruction(0),
-                _instruction(0xB7, 2, 0, 1),  # r2 = 1
-                _instruction(0xDB, 0x21),  # lock *(u64 *)r1 += r2
-                _instruction(0xB7, 0),  # r0 = 0
-                _instruction(0x95),  # exit
-            )
-        )
-        code = ctypes.create_string_buffer(code, len(code))
+    def _load(self, kind: int, attach: int, instructions: Iterable[bytes], target: int = 0) -> int:
+        joined = b"".join(instructions)
+        code = ctypes.create_string_buffer(joined, len(joined))
         license_ = ctypes.create_string_buffer(b"GPL")
         log = ctypes.create_string_buffer(LOG_SIZE)
         attributes = struct.pack(
             "<IIQQIIQII16sII36xI",
-            PROG_TYPE_TRACING,
+            kind,
             len(code) // 8,
             ctypes.addressof(code),
             ctypes.addressof(license_),
@@ -112,26 +99,111 @@ class Counter:
             ctypes.addressof(log),
             0,
             0,
-            b"count",
+            b"test",
             0,
             attach,
-            function_ids()[function],
+            target,
         )
         try:
-            return _bpf(PROG_LOAD, attributes)
+            return self._keep(_bpf(PROG_LOAD, attributes))
         except OSError as error:
             said = log.value.decode(errors="replace").strip()
             raise OSError(error.errno, f"{errno.errorcode[error.errno]}: {said}") from None
 
-    @property
-    def hits(self) -> int:
-        """How often the program has run."""
-        key, value = ctypes.c_uint32(0), ctypes.c_uint64()
-        pointers = ctypes.addressof(key), ctypes.addressof(value)
-        _bpf(MAP_LOOKUP_ELEM, struct.pack("<IIQQQ", self._map, 0, *pointers, 0))
-        return value.value
+    def _element(self, command: int, value: int = 0) -> int:
+        key, content = ctypes.c_uint32(0), ctypes.c_uint64(value)
+        pointers = ctypes.addressof(key), ctypes.addressof(content)
+        _bpf(command, struct.pack("<IIQQQ", self._map, 0, *pointers, 0))
+        return content.value
+
+    def _element_address(self, register: int) -> tuple[bytes, bytes]:
+        """Instructions that load the address of the element."""
+        return _instruction(0x18, 0x20 | register, 0, self._map), _instruction(0)
 
     def close(self) -> None:
         """Detaches."""
         while self._fds:
             os.close(self._fds.pop())
+
+
+class Counter(_Program):
+    """A program on a function that counts its calls, or its returns."""
+
+    def __init__(self, function: str, attach: int) -> None:
+        super().__init__()
+        try:
+            program = self._load(
+                PROG_TYPE_TRACING,
+                attach,
+                (
+                    *self._element_address(1),
+                    _instruction(0xB7, 2, 0, 1),  # r2 = 1
+                    _instruction(0xDB, 0x21),  # lock *(u64 *)r1 += r2
+                    _instruction(0xB7, 0),  # r0 = 0
+                    _instruction(0x95),  # exit
+                ),
+                function_ids()[function],
+            )
+            self._keep(_bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def hits(self) -> int:
+        """How often the program has run."""
+        return self._element(MAP_LOOKUP_ELEM)
+
+
+class Gate(_Program):
+    """Loses TCP segments that come in at an interface of the present network namespace.
+
+    A tap on that interface or on the other end of the cable still sees them.
+    """
+
+    def __init__(self, interface: str) -> None:
+        super().__init__()
+        # The element is two words of 32 bits: one in how many is lost, and how many there were.
+        try:
+            program = self._load(
+                PROG_TYPE_SCHED_CLS,
+                TCX_INGRESS,
+                (
+                    _instruction(0xBF, 0x16),  # r6 = r1, the frame
+                    _instruction(0x28, 0, 0, 12),  # r0 = its type
+                    _instruction(0x15, 0, 3, 0x0800),
+                    _instruction(0x55, 0, 12, 0x86DD),
+                    _instruction(0x30, 0, 0, 14 + 6),  # r0 = next header of IPv6
+                    _instruction(0x05, 0, 1),
+                    _instruction(0x30, 0, 0, 14 + 9),  # r0 = protocol of IPv4
+                    _instruction(0x55, 0, 8, 6),  # unless it is TCP: pass
+                    *self._element_address(1),
+                    _instruction(0x61, 0x12),  # r2 = *(u32 *)r1
+                    _instruction(0x15, 2, 4),  # none is to be lost: pass
+                    _instruction(0xB4, 3, 0, 1),
+                    _instruction(0xC3, 0x31, 4, 1),  # r3 = (*(u32 *)(r1 + 4))++
+                    _instruction(0x9C, 0x23),  # r3 %= r2
+                    _instruction(0x15, 3, 2),  # every so many: drop
+                    _instruction(0xB7, 0),  # pass
+                    _instruction(0x95),
+                    _instruction(0xB7, 0, 0, 2),  # drop
+                    _instruction(0x95),
+                ),
+            )
+            index = socket.if_nametoindex(interface)
+            self._keep(_bpf(LINK_CREATE, struct.pack("<IIII", program, index, TCX_INGRESS, 0)))
+        except BaseException:
+            self.close()
+            raise
+
+    def shut(self) -> None:
+        """Loses all."""
+        self.lose_one_in(1)
+
+    def open(self) -> None:
+        """Loses none."""
+        self._element(MAP_UPDATE_ELEM, 0)
+
+    def lose_one_in(self, count: int) -> None:
+        """Loses the next one, and then as regularly as that."""
+        self._element(MAP_UPDATE_ELEM, count)

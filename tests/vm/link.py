@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import abi
+from bpf import Gate
 from clock import SLOWDOWN, ticks, wait_for
 from netns import Namespace, Tap, offloads_off
 from rtnetlink import Rtnetlink
@@ -102,6 +103,7 @@ class Host:
         self.namespace = Namespace(machine)
         self.sockets: list[socket.socket] = []
         self._control: dict[socket.AddressFamily, socket.socket] = {}
+        self._gates: list[Gate] = []
 
     def address(self, wire: str, family: socket.AddressFamily) -> str:
         """The host's address as a socket of this family writes it."""
@@ -144,6 +146,12 @@ class Host:
             sock.bind((self.interface, 0))
             sock.send(frame)
 
+    def gate(self) -> Gate:
+        """What loses segments on their last yard to this host; closed with the host."""
+        with self.namespace.entered():
+            self._gates.append(Gate(self.interface))
+        return self._gates[-1]
+
     def counters(self) -> dict[str, int]:
         """The kernel's counters of refused segments, those that are not zero."""
         counters = self.namespace.counters()
@@ -156,6 +164,8 @@ class Host:
                 # An orphan would keep the namespace, and the module, until it gives up.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
                 sock.close()
+        for gate in self._gates:
+            gate.close()
         if self.vrf:
             # A VRF that goes with a port in it complains if the port is on its way out, too.
             with self.namespace.entered(), Rtnetlink() as rtnetlink:
@@ -392,6 +402,10 @@ class Link:
         accepted.settimeout(TIMEOUT)
         listener.host.sockets.append(accepted)
         return Connection(client, replace(listener, sock=accepted), listener)
+
+    def join(self, a: Peer, b: Peer) -> "Connection":
+        """The connection of two sockets that have connected to each other, without a listener."""
+        return Connection(a, b, b)
 
     def connected(
         self, client: str, server: str, ends: Ends = V4, key: Mkt = FIRST, port: int = PORT
