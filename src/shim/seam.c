@@ -172,6 +172,7 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 {
 	struct tao_conn *conn = tao_attached(TAO_ARG(fregs, 0, const struct sock *));
 	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
+	bool cookie = TAO_ARG(fregs, 4, unsigned long) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
 	struct tao_peer peer;
 
@@ -180,7 +181,16 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 	tao_peer_of_sock(req_to_sk(req), &peer);
 	if (syn)
 		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
-	return tcp_rsk(req)->used_tcp_ao && !tao_rust_may_send(conn, &peer);
+	if (!tcp_rsk(req)->used_tcp_ao)
+		return false;
+	/*
+	 * A SYN cookie keeps window scaling in the timestamp, and beside AO the stack sends none
+	 * where there is SACK. It sends the scale all the same, which then only the peer knows:
+	 * windows are wrong by that factor, and transfers stall. The timestamp is worth more.
+	 */
+	if (cookie)
+		inet_rsk(req)->sack_ok = 0;
+	return !tao_rust_may_send(conn, &peer);
 }
 
 /* To the caller it is as if there were no memory. */
