@@ -16,6 +16,7 @@ MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD, RAW_TRACEPOINT_OPEN = 0
 LINK_CREATE = 28
 MAP_TYPE_ARRAY, PROG_TYPE_SCHED_CLS, PROG_TYPE_TRACING = 2, 3, 26
 FENTRY, FEXIT, TCX_INGRESS = 24, 25, 46
+TCX_NEXT, TCX_DROP = -1, 2
 LOG_SIZE = 1 << 16
 
 _KIND_FUNC = 12
@@ -184,9 +185,9 @@ class Gate(_Program):
                     _instruction(0xC3, 0x31, 4, 1),  # r3 = (*(u32 *)(r1 + 4))++
                     _instruction(0x9C, 0x23),  # r3 %= r2
                     _instruction(0x15, 3, 2),  # every so many: drop
-                    _instruction(0xB7, 0),  # pass
+                    _instruction(0xB7, 0, 0, TCX_NEXT),  # pass
                     _instruction(0x95),
-                    _instruction(0xB7, 0, 0, 2),  # drop
+                    _instruction(0xB7, 0, 0, TCX_DROP),
                     _instruction(0x95),
                 ),
             )

@@ -1,0 +1,256 @@
+"""TCP Fast Open: data in a SYN, and a socket for it before the handshake is over."""
+
+import errno
+import socket
+
+import pytest
+
+import abi
+from clock import wait_for
+from conftest import OURS, PAIRS
+from craft import RST, SYN
+from forge import Forger
+from handshake import ANSWER, FASTOPEN, OPENING, accept, assert_echoes, names, ours, sent
+from link import BAD, FIRST, PORT, REQUIRED, V4, V6, Connection, Ends, Host, Link, Mkt, Peer
+
+ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
+
+CLIENT, SERVER, CLIENT_NO_COOKIE, SERVER_NO_COOKIE, ALL_LISTENERS = 1, 2, 4, 0x200, 0x400
+COOKIE_LENGTH = 8
+DATA = b"in the SYN already"
+
+
+def allow(host: Host, what: int) -> None:
+    """Sets which parts of Fast Open the host does."""
+    host.namespace.write_sysctl("net/ipv4/tcp_fastopen", what)
+
+
+def without_cookies(link: Link) -> None:
+    """Fast Open at once, from A to B."""
+    allow(link.a, CLIENT | CLIENT_NO_COOKIE)
+    allow(link.b, SERVER | SERVER_NO_COOKIE | ALL_LISTENERS)
+
+
+def send_with_syn(client: Peer) -> None:
+    """Connects to PORT with data."""
+    target = client.address, PORT
+    assert client.sock.sendto(DATA, socket.MSG_FASTOPEN, target) == len(DATA)
+
+
+def open_fast(client: Peer, listener: Peer) -> Connection:
+    """A connection whose data has come."""
+    send_with_syn(client)
+    connection = accept(listener, client)
+    assert connection.server.sock.recv(100) == DATA
+    return connection
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("client", "server"), PAIRS)
+def test_without_cookie(link: Link, client, server, ends):
+    """The SYN's MAC covers its data, and the SYN-ACK acknowledges it."""
+    without_cookies(link)
+    listener = link.listen(server, ends, FIRST)
+    connection = open_fast(link.client(client, ends, FIRST), listener)
+    for _ in range(3):
+        connection.exchange()
+    connection.close()
+    link.verify()
+    (syn,), (answer,) = sent(link, link.a, OPENING), sent(link, link.b, ANSWER)
+    assert syn.payload == DATA
+    assert answer.ack == (syn.seq + 1 + len(DATA)) % (1 << 32)
+    assert names(syn) == {"ao", "mss", "wscale", "timestamps", "sack-permitted"}
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("client", "server"), PAIRS)
+def test_with_cookie(link: Link, client, server, ends):
+    """Asking for a cookie fits beside all other options; the cookie itself not beside timestamps.
+
+    A SYN that has no room for it has data all the same, which the server then does not take.
+    """
+    allow(link.a, CLIENT)
+    allow(link.b, SERVER | ALL_LISTENERS)
+    listener = link.listen(server, ends, FIRST)
+    for timestamps, taken in ((1, False), (1, False), (0, True)):
+        link.a.namespace.write_sysctl("net/ipv4/tcp_timestamps", timestamps)
+        opener = link.client(client, ends, FIRST)
+        # Without a cookie the data goes when the connection is there.
+        opener.sock.setblocking(True)
+        connection = open_fast(opener, listener)
+        connection.exchange()
+        connection.close()
+        link.verify()
+        syn, answer = sent(link, link.a, OPENING)[-1], sent(link, link.b, ANSWER)[-1]
+        assert (answer.ack == (syn.seq + 1 + len(DATA)) % (1 << 32)) == taken
+    asking, without_room, with_cookie = sent(link, link.a, OPENING)
+    giving = sent(link, link.b, ANSWER)[0]
+
+    assert len(asking.option_bytes) == 40
+    assert names(asking) == {
+        *("ao", "mss", "wscale", "timestamps", "sack-permitted", "fast-open"),
+    }
+    assert [option.value for option in asking.named(FASTOPEN)] == [b""]
+    (cookie,) = giving.named(FASTOPEN)
+    assert len(cookie.value) == COOKIE_LENGTH
+    assert (without_room.payload, names(without_room)) == (DATA, names(asking) - {"fast-open"})
+    assert (with_cookie.payload, len(with_cookie.option_bytes)) == (DATA, 40)
+    assert names(with_cookie) == names(asking) - {"timestamps"}
+    assert with_cookie.named(FASTOPEN)[0].value == cookie.value
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+def half_open(link: Link, ends: Ends, listener: Peer) -> tuple[Forger, socket.socket]:
+    """A socket that is in SYN-RECV and has data, of a client that only we play."""
+    forger = Forger(link, link.a, ends.wire, 1024, PORT)
+    syn = forger.tcp(seq=1000, flags=SYN, payload=DATA)
+    forger.send(syn, forger.ao(FIRST, src_isn=1000))
+    wait_for("a connection", lambda: listener.asked)
+    accepted, _ = listener.sock.accept()
+    accepted.settimeout(10)
+    link.b.sockets.append(accepted)
+    assert accepted.recv(100) == DATA
+    return forger, accepted
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("server", [pytest.param("ours", marks=OURS), "native"])
+def test_answer_before_the_handshake_is_over(link: Link, server, ends):
+    """What the server sends from SYN-RECV is signed, and what it is sent there has to be."""
+    without_cookies(link)
+    listener = link.listen(server, ends, FIRST)
+    forger, accepted = half_open(link, ends, listener)
+    accepted.send(b"answer")
+    wait_for("the answer", lambda: forger.segments(link.b)[-1].payload == b"answer")
+    answers = len(sent(link, link.b, ANSWER))
+    assert answers == 1
+    syn = forger.tcp(seq=1000, ack=0, flags=SYN)
+    forger.send(syn, forger.ao(FIRST, src_isn=1000, dst_isn=0))
+    wait_for("the SYN-ACK again", lambda: len(sent(link, link.b, ANSWER)) == 2)
+
+    forger.send(forger.tcp(flags=RST))
+    wait_for("it to be refused", lambda: link.b.counters() == {REQUIRED: 1})
+    other = Mkt("other", b"not what they share")
+    forger.send(forger.tcp(payload=b"liar"), forger.ao(other))
+    link.known.remove(other)
+    expected = {REQUIRED: 1, BAD: 1}
+    wait_for("it to be refused", lambda: link.b.counters() == expected)
+    forger.send(forger.tcp(payload=b"more"), forger.ao(FIRST))
+    assert accepted.recv(100) == b"more"
+    accepted.send(b"and more")
+    wait_for("the answer", lambda: forger.segments(link.b)[-1].payload == b"and more")
+    assert len(link.audit().bad) == 2
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_accepted_socket_has_flags_and_locks(link: Link, ends):
+    """Before its handshake is over it reads as it will: those of the listener, ids of the SYN."""
+    without_cookies(link)
+    listener = link.listen("ours", ends, FIRST)
+    flags = abi.FLAG_LOCK_KEYID | abi.FLAG_LOCK_RNEXTKEYID | abi.FLAG_REJECT_UNEXPECTED
+    abi.set_authopt(listener.sock, flags, FIRST.b_id, FIRST.a_id)
+    _, accepted = half_open(link, ends, listener)
+    got = abi.get_authopt(accepted)
+    assert got == (flags | abi.FLAG_ACTIVE, *(got[1:3]), FIRST.a_id, FIRST.b_id)
+    link.verify()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_no_key_to_send_with(link: Link, ends):
+    """Client: no SYN. Server: it has its data, but says nothing, until there is such a key."""
+    without_cookies(link)
+    client = link.client("ours", ends)
+    client.add(FIRST, abi.KEY_NOSEND)
+    with pytest.raises(OSError, match="key not available") as caught:
+        send_with_syn(client)
+    assert caught.value.errno == errno.ENOKEY
+
+    listener = link.listen("ours", ends)
+    listener.add(FIRST, abi.KEY_NOSEND)
+    client.add(FIRST)
+    send_with_syn(client)
+    wait_for("a connection", lambda: listener.asked)
+    connection = accept(listener, client)
+    assert connection.server.sock.recv(100) == DATA
+    # This finds out that there is none, and what follows is told.
+    connection.server.sock.send(b"unheard")
+    with pytest.raises(OSError, match="key not available"):
+        connection.server.sock.send(b"lost")
+    report = link.verify()
+    assert {record.source for record in report.segments} == {link.a.addresses[ends.wire]}
+    listener.add(FIRST)
+    assert client.sock.recv(100) == b"unheard"
+    connection.exchange()
+    link.verify()
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_first_key_between_connect_and_send(link: Link, ends):
+    """With TCP_FASTOPEN_CONNECT the SYN goes when there is data: then it is decided."""
+    without_cookies(link)
+    listener = link.listen("native", ends, FIRST)
+    client = link.client("ours", ends)
+    client.sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    client.sock.connect((client.address, PORT))
+    assert not link.audit().segments
+    client.add(FIRST)
+    client.sock.send(DATA)
+    connection = accept(listener, client)
+    assert connection.server.sock.recv(100) == DATA
+    connection.exchange()
+    assert abi.get_authopt(client.sock).flags == abi.FLAG_ACTIVE
+    link.verify()
+    assert sent(link, link.a, OPENING)[0].payload == DATA
+
+
+TCP_FASTOPEN_CONNECT = 30
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_signed_though_there_is_no_key(link: Link, ends):
+    """Its data is taken, unverified and unprotected; or, with REJECT_UNEXPECTED, nothing is."""
+    without_cookies(link)
+    listener = link.listen("ours", ends)
+    forger, accepted = half_open(link, ends, listener)
+    answers = sent(link, link.b, ANSWER, unsigned=True)
+    assert "ao" not in names(answers[0])
+    assert abi.get_authopt(accepted) == (0, 0, 0, 0, 0)
+    abi.set_authopt(listener.sock, abi.FLAG_REJECT_UNEXPECTED)
+    forger = Forger(link, link.a, ends.wire, 1025, PORT)
+    syn = forger.tcp(seq=1000, flags=SYN, payload=DATA)
+    forger.send(syn, forger.ao(FIRST, src_isn=1000))
+    wait_for("it to be refused", lambda: link.b.counters())
+    assert not listener.asked
+    link.verify(unsigned=True)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_unsigned_though_there_is_a_key(link: Link, ends):
+    """Neither socket nor answer; and none that becomes protected."""
+    without_cookies(link)
+    listener = link.listen("ours", ends, FIRST)
+    send_with_syn(link.client("plain", ends))
+    wait_for("the SYN to be refused", lambda: link.b.counters() == {REQUIRED: 1})
+    assert not listener.asked
+    assert not sent(link, link.b, ANSWER, unsigned=True)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("client", "server"), PAIRS[:3])
+def test_timestamps(link: Link, client, server, ends):
+    """The SYN-ACK and all that follows echo what came last."""
+    link.without_sack()
+    without_cookies(link)
+    listener = link.listen(server, ends, FIRST)
+    connection = open_fast(link.client(client, ends, FIRST), listener)
+    for number in range(6):
+        connection.send(connection.peers[number % 2])
+    link.verify()
+    assert_echoes(link, ours(link, client, server))
