@@ -109,6 +109,12 @@ impl Conn {
         self.protected.store(protected, Relaxed);
     }
 
+    /// The socket has no connection any more, and will have none. A TIME-WAIT socket of its last one
+    /// may still use the rest.
+    pub(super) fn listen(&self) {
+        self.protected.store(false, Relaxed);
+    }
+
     /// The ISNs are others: so are the traffic keys.
     pub(super) fn forget_keys(&self) {
         self.tx.set(None);

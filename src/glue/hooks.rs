@@ -61,7 +61,9 @@ declared!(
     tao_rust_conn_accept,
     tao_rust_conn_free,
     tao_rust_connect,
+    tao_rust_listen,
     tao_rust_keyed,
+    tao_rust_must_sign,
     tao_rust_may_send,
     tao_rust_transmit,
     tao_rust_reply,
@@ -304,6 +306,13 @@ unsafe extern "C" fn tao_rust_connect(
     keyed.into()
 }
 
+/// The socket is about to listen. It is locked, and `conn` is its state.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_listen(conn: *mut bindings::tao_conn) {
+    // SAFETY: The state lives.
+    unsafe { conn_of(conn) }.listen();
+}
+
 /// Some key matches the peer, valid or not.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_keyed(
@@ -312,6 +321,18 @@ unsafe extern "C" fn tao_rust_keyed(
 ) -> bool {
     // SAFETY: Both live.
     unsafe { rx::is_keyed(conn_of(conn), &ffi::peer_of(&*peer)) }
+}
+
+/// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
+/// closed since, a key matches the peer.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_must_sign(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+) -> bool {
+    // SAFETY: Both live.
+    let (conn, peer) = unsafe { (conn_of(conn), ffi::peer_of(&*peer)) };
+    conn.is_protected() || rx::is_keyed(conn, &peer)
 }
 
 /// Some key that matches the peer may be used to send.

@@ -72,10 +72,9 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
     }
     let lock = call.lock();
     if call.optname() == uapi::TCP_AUTHOPT {
-        let listening = u32::from(call.state()) == bindings::TCP_LISTEN;
         let authopt = hooks::with_state(&lock, |conn| {
             conn.flags().emit(
-                conn.is_protected() && !listening,
+                conn.is_protected(),
                 conn.sent().unwrap_or_default(),
                 conn.received().unwrap_or_default(),
             )

@@ -128,9 +128,12 @@ static int tao_connect(struct sock *sk)
 static bool tao_pre_listen(struct ftrace_regs *fregs)
 {
 	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
-	struct tao_conn *conn = tao_parked(sk);
+	struct tao_conn *conn = tao_find(sk);
 
-	return conn && tao_attach(sk, conn);
+	if (!conn)
+		return false;
+	tao_rust_listen(conn);
+	return !tao_attached(sk) && tao_attach(sk, conn);
 }
 
 static int tao_refuse_listen(struct sock *sk)
@@ -166,18 +169,22 @@ struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, in
 
 /*
  * A signed SYN that was accepted without a key gets an unsigned SYN-ACK. One that has to be signed
- * and cannot be is not sent.
+ * and cannot be is not sent: for want of a key, or because SO_REUSEPORT has handed the request to a
+ * listener without state.
  */
 static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 {
-	struct tao_conn *conn = tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
 	bool cookie = TAO_ARG(fregs, 4, unsigned long) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
+	struct tao_conn *conn = tao_attached(sk);
 	struct tao_peer peer;
 
-	if (!conn || !tcp_rsk(req)->used_tcp_ao)
+	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
+	if (!conn)
+		return !tao_has_native(sk);
 	tao_peer_of_sock(req_to_sk(req), &peer);
 	if (syn)
 		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
@@ -271,11 +278,12 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 	struct tao_conn *listener = tao_attached(sk);
 	struct tao_conn *conn;
 	struct tao_peer peer;
+	int err = -EKEYREJECTED;
 	u8 ids[2];
 	u32 ao;
 
 	if (!listener)
-		return treq->used_tcp_ao ? -EKEYREJECTED : 0;
+		goto hand_back;
 	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	tao_peer_of_sock(newsk, &peer);
 	/*
@@ -294,12 +302,20 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 		treq->ao_keyid = aoh->rnext_keyid;
 		treq->ao_rcv_next = aoh->keyid;
 	}
+	/*
+	 * Its SYN was answered by another listener, or before there was a key, and the ACK was
+	 * checked by that one, or then: this one hands out no unsigned connection with a peer that
+	 * has to sign.
+	 */
+	if (!treq->used_tcp_ao && tao_rust_keyed(listener, &peer))
+		goto hand_back;
 
+	err = -ENOMEM;
 	ids[0] = treq->ao_rcv_next;
 	ids[1] = treq->ao_keyid;
 	conn = tao_rust_conn_accept(listener, newsk, treq->used_tcp_ao ? ids : NULL);
 	if (!conn)
-		return -ENOMEM;
+		goto hand_back;
 	if (treq->used_tcp_ao) {
 		conn->info.lisn = htonl(treq->snt_isn);
 		conn->info.risn = htonl(treq->rcv_isn);
@@ -311,9 +327,10 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 		tao_hand_back(newsk);
 		return 0;
 	}
-	tao_hand_back(newsk);
 	tao_conn_put(conn);
-	return -ENOMEM;
+hand_back:
+	tao_hand_back(newsk);
+	return err;
 }
 
 /* ---- transmit ---- */
@@ -379,7 +396,13 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	struct tao_segment seg;
 	struct tao_peer peer;
 
-	if (likely(conn)) {
+	if (unlikely(req)) {
+		/* The listener may be closed, and even have a connection: the request lives on. */
+		conn = conn ?: tao_parked(sk);
+		state = TAO_REQUEST;
+		tao_numbers_of_req(req, &numbers);
+		numbers.seq = numbers.risn;
+	} else if (likely(conn)) {
 		u8 now_in = READ_ONCE(sk->sk_state);
 
 		numbers.lisn = ntohl(conn->info.lisn);
@@ -392,19 +415,15 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		} else if (now_in == TCP_SYN_RECV) {
 			state = TAO_PAIRED;
 			numbers.seq = numbers.risn;
-		} else if (now_in == TCP_LISTEN && req) {
-			state = TAO_REQUEST;
-			tao_numbers_of_req(req, &numbers);
-			numbers.seq = numbers.risn;
 		} else {
 			state = now_in == TCP_LISTEN ? TAO_LISTEN : TAO_CLOSED;
 		}
 	} else {
 		conn = tao_parked(sk);
-		/* Its state went between the callback and here: so does the segment. */
-		if (!conn)
-			return SKB_DROP_REASON_TCP_CLOSE;
 	}
+	/* Its state went between the callback and here: so does the segment. */
+	if (unlikely(!conn))
+		return SKB_DROP_REASON_TCP_CLOSE;
 	tao_segment_of_skb(skb, family, &seg);
 	/* A connection is in the VRF that it began in, whatever VRF sends it segments. */
 	if (req)
@@ -416,21 +435,18 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
 }
 
-/* A connection is keyed if it is protected, and only then attached; a listener by its keys. */
 static bool tao_peer_keyed(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
 			   int family)
 {
 	struct tao_peer peer = { .family = sk->sk_family, .l3index = l3index };
 
-	if (READ_ONCE(sk->sk_state) != TCP_LISTEN)
-		return true;
 	if (family == AF_INET6)
 		memcpy(peer.addr, &addr->a6, sizeof(addr->a6));
 	else if (peer.family == AF_INET6)
 		ipv6_addr_set_v4mapped(addr->a4.s_addr, (struct in6_addr *)peer.addr);
 	else
 		memcpy(peer.addr, &addr->a4, sizeof(addr->a4));
-	return tao_rust_keyed(tao_attached(sk), &peer);
+	return tao_rust_must_sign(tao_attached(sk), &peer);
 }
 
 static bool tao_ours_do_lookup(struct ftrace_regs *fregs)

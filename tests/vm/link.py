@@ -312,6 +312,8 @@ class Link:
         self.a, self.b = a or Host("A", 1), b or Host("B", 2)
         self.known: list[Mkt] = []
         """The keys that the verifier may find on the wire."""
+        self.third_party: list[Key] = []
+        """Those between other addresses than the hosts' own."""
         self.report: Report | None = None
         self._cable()
         for family, wire in ((socket.AF_INET, "v4"), (socket.AF_INET6, "v6")):
@@ -439,7 +441,7 @@ class Link:
             for wire in ("v4", "v6")
             for key in self.known
         ]
-        return Policy(tuple(keys), unsigned_anywhere=unsigned)
+        return Policy((*keys, *self.third_party), unsigned_anywhere=unsigned)
 
     def audit(self, *, unsigned: bool = False) -> Report:
         """Judges all that was on the wire so far; the capture must be complete."""

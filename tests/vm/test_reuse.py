@@ -12,6 +12,8 @@ import abi
 from clock import wait_for
 from forge import Forger
 from link import FIRST, PORT, REQUIRED, ROLES, V4, V6, Ends, Link, Peer
+from rtnetlink import Rtnetlink
+from tcp_authopt_verify import Key
 from test_unload import TIME_WAIT, states
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
@@ -175,3 +177,87 @@ def test_connects_again_beside_its_own_time_wait(link, ends):
     wait_for("the ACK of TIME-WAIT", lambda: len(old.segments(link.a)) > count)
     again.exchange()
     link.verify()
+
+
+def add_addresses(link: Link, ends: Ends, *ends_of_it: int) -> list[str]:
+    """Gives B more addresses, and returns them."""
+    start, length = {"v4": ("192.0.2.", 24), "v6": ("2001:db8::", 64)}[ends.wire]
+    addresses = [f"{start}{number}" for number in ends_of_it]
+    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_addresses(link.b.interface, [f"{one}/{length}" for one in addresses])
+    with link.a.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_neighbours(link.a.interface, addresses, link.b.mac)
+    return addresses
+
+
+def test_other_peer_each_time(link, ends):
+    """Protected, protected with another key, unprotected: the keys stay, the peers differ.
+
+    Between two connections there is an attempt that gets nowhere, with the next peer but one:
+    from SYN-SENT a socket can be used again, too.
+    """
+    first = link.b.address(ends.wire, ends.server)
+    second, third = add_addresses(link, ends, 22, 23)
+    other = replace(FIRST, name="other", secret=b"another secret")
+    near = link.a.addresses[ends.wire]
+    link.third_party.append(
+        Key("other", near, second, other.a_id, other.b_id, "hmac-sha-1-96", other.secret)
+    )
+    client = link.client("ours", ends)
+    flags = abi.FLAG_LOCK_RNEXTKEYID | abi.FLAG_REJECT_UNEXPECTED
+    abi.set_authopt(client.sock, flags, 0, FIRST.b_id)
+    listeners = {}
+    for port, (address, keys) in enumerate(
+        {first: [FIRST], second: [other], third: []}.items(), 1001
+    ):
+        sock = link.b.tcp_socket(ends.server)
+        listener = Peer(link, link.b, ROLES["native"], sock, link.a.address(ends.wire, ends.client))
+        for key in keys:
+            listener.role.add(link.b, sock, listener.address, key, 0)
+            client.role.add(link.a, client.sock, address, key, 0)
+        sock.bind((address, port))
+        sock.listen()
+        listeners[address] = listener
+    link.know(FIRST)
+    lost = link.b.gate()
+    order = [first, second, third, first, third, second, first]
+
+    def reads(address: str) -> bool:
+        protected = abi.FLAG_ACTIVE if address != third else 0
+        return abi.get_authopt(client.sock).flags == flags | protected
+
+    for target, in_vain in zip(order, order[2:] + order[:2], strict=True):
+        lost.shut()
+        client.sock.setblocking(False)
+        client.sock.connect_ex((in_vain, listeners[in_vain].sock.getsockname()[1]))
+        assert client.pending
+        assert reads(in_vain)
+        disconnect(client.sock)
+        lost.open()
+        client.sock.setblocking(True)
+        client.address = target
+        connection = connect_again(link, client, listeners[target])
+        assert reads(target)
+        disconnect(client.sock)
+        with pytest.raises(ConnectionResetError):
+            connection.server.sock.recv(1)
+    report = link.verify(unsigned=True)
+    found = {
+        (record.key and record.key.name, min(record.segment.sport, record.segment.dport))
+        for record in report.segments
+    }
+    assert found == {("first", 1001), ("other", 1002), (None, 1003)}
+
+
+def test_protected_then_listener_reads_back_as_one(link, ends):
+    """It has no connection: nothing of the last one shows, and its peers are judged by the keys."""
+    client = link.client("ours", ends, FIRST)
+    connect_again(link, client, link.listen("native", ends, FIRST))
+    disconnect(client.sock)
+    client.delete(FIRST)
+    listener = listen_on(link, ends, client.sock)
+    assert abi.get_authopt(listener.sock).flags == 0
+    stranger = caller(link, "plain", ends)
+    link.connect(stranger, listener).exchange()
+    assert link.a.counters() == {}
+    link.verify(unsigned=True)
