@@ -5,9 +5,10 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from tcp_authopt_verify.wire import ACK, SYN
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -17,6 +18,7 @@ LINK_CREATE = 28
 MAP_TYPE_ARRAY, PROG_TYPE_SCHED_CLS, PROG_TYPE_TRACING = 2, 3, 26
 FENTRY, FEXIT, TCX_INGRESS = 24, 25, 46
 TCX_NEXT, TCX_DROP = -1, 2
+ONLY_SYN_ACKS = -1
 LOG_SIZE = 1 << 16
 
 _KIND_FUNC = 12
@@ -69,8 +71,25 @@ def function_ids() -> dict[str, int]:
     return found
 
 
-def _instruction(code: int, registers: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
-    return struct.pack("<BBhi", code, registers, offset, immediate)
+def _assemble(*lines: str | tuple) -> bytes:
+    """Instructions, each of code, registers, offset and immediate value, and labels to jump to."""
+    places: dict[str, int] = {}
+    instructions = []
+    for line in lines:
+        if isinstance(line, str):
+            places[line] = len(instructions)
+        else:
+            instructions.append((*line, 0, 0, 0)[:4])
+    return b"".join(
+        struct.pack(
+            "<BBhi",
+            code,
+            registers,
+            places[offset] - at - 1 if isinstance(offset, str) else offset,
+            immediate,
+        )
+        for at, (code, registers, offset, immediate) in enumerate(instructions)
+    )
 
 
 class _Program:
@@ -84,9 +103,8 @@ class _Program:
         self._fds.append(fd)
         return fd
 
-    def _load(self, kind: int, attach: int, instructions: Iterable[bytes], target: int = 0) -> int:
-        joined = b"".join(instructions)
-        code = ctypes.create_string_buffer(joined, len(joined))
+    def _load(self, kind: int, attach: int, instructions: bytes, target: int = 0) -> int:
+        code = ctypes.create_string_buffer(instructions, len(instructions))
         license_ = ctypes.create_string_buffer(b"GPL")
         log = ctypes.create_string_buffer(LOG_SIZE)
         attributes = struct.pack(
@@ -117,9 +135,9 @@ class _Program:
         _bpf(command, struct.pack("<IIQQQ", self._map, 0, *pointers, 0))
         return content.value
 
-    def _element_address(self, register: int) -> tuple[bytes, bytes]:
+    def _element_address(self, register: int) -> tuple[tuple, tuple]:
         """Instructions that load the address of the element."""
-        return _instruction(0x18, 0x20 | register, 0, self._map), _instruction(0)
+        return (0x18, 0x20 | register, 0, self._map), (0,)
 
     def close(self) -> None:
         """Detaches."""
@@ -133,18 +151,14 @@ class Counter(_Program):
     def __init__(self, function: str, attach: int) -> None:
         super().__init__()
         try:
-            program = self._load(
-                PROG_TYPE_TRACING,
-                attach,
-                (
-                    *self._element_address(1),
-                    _instruction(0xB7, 2, 0, 1),  # r2 = 1
-                    _instruction(0xDB, 0x21),  # lock *(u64 *)r1 += r2
-                    _instruction(0xB7, 0),  # r0 = 0
-                    _instruction(0x95),  # exit
-                ),
-                function_ids()[function],
+            code = _assemble(
+                *self._element_address(1),
+                (0xB7, 2, 0, 1),  # r2 = 1
+                (0xDB, 0x21),  # lock *(u64 *)r1 += r2
+                (0xB7, 0),  # r0 = 0
+                (0x95,),  # exit
             )
+            program = self._load(PROG_TYPE_TRACING, attach, code, function_ids()[function])
             self._keep(_bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program)))
         except BaseException:
             self.close()
@@ -165,32 +179,41 @@ class Gate(_Program):
     def __init__(self, interface: str) -> None:
         super().__init__()
         # The element is two words of 32 bits: one in how many is lost, and how many there were.
+        code = _assemble(
+            (0xBF, 0x16),  # r6 = r1, the frame
+            (0x28, 0, 0, 12),  # r0 = its type
+            (0x15, 0, "IPv4", 0x0800),
+            (0x55, 0, "pass", 0x86DD),
+            (0x30, 0, 0, 14 + 6),  # r0 = next header
+            (0x55, 0, "pass", 6),  # if that is not TCP
+            (0x30, 0, 0, 14 + 40 + 13),  # r0 = flags
+            (0x05, 0, "TCP"),
+            "IPv4",
+            (0x30, 0, 0, 14 + 9),
+            (0x55, 0, "pass", 6),
+            (0x30, 0, 0, 14 + 20 + 13),
+            "TCP",
+            *self._element_address(1),
+            (0x61, 0x12),  # r2 = *(u32 *)r1
+            (0x56, 2, "count", ONLY_SYN_ACKS),
+            (0x57, 0, 0, SYN | ACK),  # r0 &= SYN | ACK
+            (0x15, 0, "drop", SYN | ACK),
+            (0x05, 0, "pass"),
+            "count",
+            (0x15, 2, "pass", 0),
+            (0xB4, 3, 0, 1),  # r3 = 1
+            (0xC3, 0x31, 4, 1),  # r3 = (*(u32 *)(r1 + 4))++
+            (0x9C, 0x23),  # r3 %= r2
+            (0x15, 3, "drop", 0),
+            "pass",
+            (0xB7, 0, 0, TCX_NEXT),
+            (0x95,),
+            "drop",
+            (0xB7, 0, 0, TCX_DROP),
+            (0x95,),
+        )
         try:
-            program = self._load(
-                PROG_TYPE_SCHED_CLS,
-                TCX_INGRESS,
-                (
-                    _instruction(0xBF, 0x16),  # r6 = r1, the frame
-                    _instruction(0x28, 0, 0, 12),  # r0 = its type
-                    _instruction(0x15, 0, 3, 0x0800),
-                    _instruction(0x55, 0, 12, 0x86DD),
-                    _instruction(0x30, 0, 0, 14 + 6),  # r0 = next header of IPv6
-                    _instruction(0x05, 0, 1),
-                    _instruction(0x30, 0, 0, 14 + 9),  # r0 = protocol of IPv4
-                    _instruction(0x55, 0, 8, 6),  # unless it is TCP: pass
-                    *self._element_address(1),
-                    _instruction(0x61, 0x12),  # r2 = *(u32 *)r1
-                    _instruction(0x15, 2, 4),  # none is to be lost: pass
-                    _instruction(0xB4, 3, 0, 1),
-                    _instruction(0xC3, 0x31, 4, 1),  # r3 = (*(u32 *)(r1 + 4))++
-                    _instruction(0x9C, 0x23),  # r3 %= r2
-                    _instruction(0x15, 3, 2),  # every so many: drop
-                    _instruction(0xB7, 0, 0, TCX_NEXT),  # pass
-                    _instruction(0x95),
-                    _instruction(0xB7, 0, 0, TCX_DROP),
-                    _instruction(0x95),
-                ),
-            )
+            program = self._load(PROG_TYPE_SCHED_CLS, TCX_INGRESS, code)
             index = socket.if_nametoindex(interface)
             self._keep(_bpf(LINK_CREATE, struct.pack("<IIII", program, index, TCX_INGRESS, 0)))
         except BaseException:
@@ -200,6 +223,10 @@ class Gate(_Program):
     def shut(self) -> None:
         """Loses all."""
         self.lose_one_in(1)
+
+    def lose_syn_acks(self) -> None:
+        """Loses all of them, and nothing else."""
+        self.lose_one_in(ONLY_SYN_ACKS & 0xFFFFFFFF)
 
     def open(self) -> None:
         """Loses none."""

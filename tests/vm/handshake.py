@@ -2,12 +2,13 @@
 
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple, Self
 
 from link import ROLES, TIMEOUT, Connection, Ends, Host, Link, Mkt, Peer
-from tcp_authopt_verify.wire import ACK, OPTION_AO, SYN, Segment
+from tcp_authopt_verify.wire import ACK, FIN, OPTION_AO, SYN, Segment
 
 MSS, WSCALE, SACK_PERMITTED, SACK, TIMESTAMPS, FASTOPEN = 2, 3, 4, 5, 8, 34
 
@@ -52,23 +53,35 @@ def ours(link: Link, a: str, b: str) -> list[Host]:
     return [host for host, role in ((link.a, a), (link.b, b)) if role == "ours"]
 
 
-def assert_echoes(link: Link, hosts: Iterable[Host]) -> None:
-    """What these hosts have sent with a timestamp has the last one of the other end in it.
+def talk_in_turn(connection: Connection) -> None:
+    """Never more than one segment on its way, and each with another timestamp."""
+    for number in range(6):
+        time.sleep(0.003)  # timestamps count milliseconds
+        connection.send(connection.peers[number % 2])
 
-    So it is as long as there is never more than one segment on its way.
+
+def assert_echoes(link: Link, hosts: Iterable[Host], since: int = 0) -> None:
+    """What these hosts have sent echoes the timestamp of what it acknowledges, or a newer one.
+
+    From the signed segment with the number `since` on. What a busy machine has sent twice may be
+    echoed with either timestamp.
     """
     mine = {address for host in hosts for address in host.addresses.values()}
-    newest: dict[tuple[bytes, int], int] = {}
+    first: dict[tuple[bytes, int, int], int] = {}
+    last: dict[tuple[bytes, int], int] = {}
     count = 0
-    for record in link.report.signed:
+    for number, record in enumerate(link.report.signed):
         segment = record.segment
         if (pair := stamps(segment)) is None:
             continue
         value, echo = pair
-        if record.source in mine and not (segment.flags & SYN and not segment.flags & ACK):
-            assert echo == newest[segment.dst, segment.dport], record
+        if record.source in mine and number >= since and not segment.is_syn:
+            other = segment.dst, segment.dport
+            assert first[*other, segment.ack] <= echo <= last[other], record
             count += 1
-        newest[segment.src, segment.sport] = value
+        end = segment.seq + len(segment.payload) + bool(segment.flags & (SYN | FIN))
+        first.setdefault((segment.src, segment.sport, end % (1 << 32)), value)
+        last[segment.src, segment.sport] = value
     assert count or not mine
 
 

@@ -9,7 +9,7 @@ from clock import wait_for
 from conftest import OURS, PAIRS
 from craft import ACK, SYN
 from forge import Forger, md5_is_right, with_md5
-from handshake import ANSWER, OPENING, Negotiated, assert_echoes, names, ours, sent
+from handshake import ANSWER, OPENING, Negotiated, assert_echoes, names, ours, sent, talk_in_turn
 from link import FIRST, PORT, REQUIRED, V4, V6, Ends, Link, Peer
 from test_md5 import MD5_UNEXPECTED, SECRET, counters, second_address, set_md5
 
@@ -87,8 +87,7 @@ def test_bulk_without_timestamps(link: Link, client, server, ends, whose):
 def test_timestamps(link: Link, client, server, ends):
     """Echoed rightly from the beginning, though the first one carried the cookie."""
     connection = with_cookie(link, client, server, ends)
-    for number in range(6):
-        connection.send(connection.peers[number % 2])
+    talk_in_turn(connection)
     link.verify()
     assert_echoes(link, ours(link, client, server))
 

@@ -10,7 +10,17 @@ from clock import wait_for
 from conftest import OURS, PAIRS
 from craft import RST, SYN
 from forge import Forger
-from handshake import ANSWER, FASTOPEN, OPENING, accept, assert_echoes, names, ours, sent
+from handshake import (
+    ANSWER,
+    FASTOPEN,
+    OPENING,
+    accept,
+    assert_echoes,
+    names,
+    ours,
+    sent,
+    talk_in_turn,
+)
 from link import BAD, FIRST, PORT, REQUIRED, V4, V6, Connection, Ends, Host, Link, Mkt, Peer
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
@@ -250,7 +260,6 @@ def test_timestamps(link: Link, client, server, ends):
     without_cookies(link)
     listener = link.listen(server, ends, FIRST)
     connection = open_fast(link.client(client, ends, FIRST), listener)
-    for number in range(6):
-        connection.send(connection.peers[number % 2])
+    talk_in_turn(connection)
     link.verify()
     assert_echoes(link, ours(link, client, server))

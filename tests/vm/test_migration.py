@@ -10,9 +10,10 @@ import pytest
 
 import abi
 from clock import wait_for
+from craft import SYN
 from forge import Forger
 from handshake import ANSWER, accept, sent
-from link import BAD, FIRST, PORT, ROLES, V4, V6, Connection, Ends, Link, Mkt, Peer
+from link import BAD, FIRST, PORT, ROLES, TIMEOUT, V4, V6, Connection, Ends, Link, Mkt, Peer
 from test_md5 import second_address
 from test_reuse import disconnect
 
@@ -76,6 +77,27 @@ def test_signed_request_to_one_of_ours(link: Link, ends, client):
     connection.close()
     link.verify()
     assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+def test_first_segment_opens_it(link: Link, ends):
+    """Of a client that we play, which sends nothing twice: it is taken when it comes, or never."""
+    old = join(link, "ours", ends, FIRST)
+    forger = Forger(link, link.a, ends.wire, 1024, PORT)
+    forger.send(forger.tcp(seq=1000, flags=SYN), forger.ao(FIRST, src_isn=1000))
+    wait_for("the SYN-ACK", lambda: forger.segments(link.b))
+    forger.send(forger.tcp(), forger.ao(FIRST))
+    counters = link.b.namespace.counters
+    wait_for("its ACK to be put aside", lambda: counters()["TCPDeferAcceptDrop"] == 1)
+    new = join(link, "ours", ends, FIRST)
+    old.sock.close()
+    forger.send(forger.tcp(payload=DATA), forger.ao(FIRST))
+    wait_for("a connection", lambda: new.asked)
+    accepted, _ = new.sock.accept()
+    link.b.sockets.append(accepted)
+    accepted.settimeout(TIMEOUT)
+    assert accepted.recv(100) == DATA
+    assert migrated(link) == 1
+    link.verify()
 
 
 def test_signed_request_to_the_kernels(link: Link, ends):

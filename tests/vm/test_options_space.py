@@ -12,6 +12,7 @@ from handshake import (
     names,
     ours,
     sent,
+    talk_in_turn,
 )
 from link import V4, V6, Connection, Link
 from test_handshake import crossed
@@ -60,8 +61,7 @@ def test_what_is_where(link: Link, client, server, ends, off, syn, answer, data,
         for name in off:
             host.namespace.write_sysctl(f"net/ipv4/{name}", 0)
     connection = link.connected(client, server, ends)
-    for number in range(4):
-        connection.send(connection.peers[number % 2])
+    talk_in_turn(connection)
     agreed = Negotiated.read(connection.client.sock)
     assert Negotiated.read(connection.server.sock) == agreed.mirrored
     assert agreed.scaled
