@@ -89,8 +89,10 @@ def test_first_segment_opens_it(link: Link, ends):
     counters = link.b.namespace.counters
     wait_for("its ACK to be put aside", lambda: counters()["TCPDeferAcceptDrop"] == 1)
     new = join(link, "ours", ends, FIRST)
+    # A moment later the timer of the SYN-ACK would hand the request over by itself.
+    frame = forger.frame(forger.tcp(payload=DATA), forger.ao(FIRST))
     old.sock.close()
-    forger.send(forger.tcp(payload=DATA), forger.ao(FIRST))
+    link.a.inject(frame)
     wait_for("a connection", lambda: new.asked)
     accepted, _ = new.sock.accept()
     link.b.sockets.append(accepted)
