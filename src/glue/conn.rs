@@ -37,6 +37,8 @@ pub(super) struct Conn {
     flags: Atomic<u64>,
     /// Its connection is protected: decided by the SYN.
     protected: Atomic<bool>,
+    /// Connected in repair, and not told yet between which ISNs: nothing can be signed.
+    lacks_isns: Atomic<bool>,
     // Ids of the last segment sent, and of the last valid one received.
     sent: Atomic<u32>,
     received: Atomic<u32>,
@@ -69,6 +71,7 @@ impl Conn {
             net,
             flags: Atomic::new(pack_flags(flags)),
             protected: Atomic::new(false),
+            lacks_isns: Atomic::new(false),
             sent: Atomic::new(pack_ids(None)),
             received: Atomic::new(pack_ids(None)),
             tx: RcuSlot::empty(),
@@ -101,11 +104,16 @@ impl Conn {
     }
 
     /// A connection begins: nothing of the socket's last one counts. `signed_by`: the ids of the
-    /// segment that opened it, where there was one.
-    pub(super) fn begin(&self, protected: bool, signed_by: Option<KeyIds>) {
-        self.forget_keys();
+    /// segment that opened it, where there was one. `in_repair`: there is none, and the ISNs are
+    /// still to come.
+    pub(super) fn begin(&self, protected: bool, signed_by: Option<KeyIds>, in_repair: bool) {
+        self.tx.set(None);
+        for slot in &self.rx {
+            slot.set(None);
+        }
         self.sent.store(pack_ids(None), Relaxed);
         self.received.store(pack_ids(signed_by), Relaxed);
+        self.lacks_isns.store(in_repair, Relaxed);
         self.protected.store(protected, Relaxed);
     }
 
@@ -115,12 +123,14 @@ impl Conn {
         self.protected.store(false, Relaxed);
     }
 
-    /// The ISNs are others: so are the traffic keys.
-    pub(super) fn forget_keys(&self) {
-        self.tx.set(None);
-        for slot in &self.rx {
-            slot.set(None);
-        }
+    /// Whether it was connected in repair and does not know its ISNs yet.
+    pub(super) fn lacks_isns(&self) -> bool {
+        self.lacks_isns.load(Relaxed)
+    }
+
+    /// `TCP_REPAIR_AUTHOPT` has told the ISNs.
+    pub(super) fn know_isns(&self) {
+        self.lacks_isns.store(false, Relaxed);
     }
 
     /// The far end of its connection, which is protected. Under the socket lock.

@@ -132,6 +132,12 @@ impl Sock<'_> {
         peer_of(&peer)
     }
 
+    /// It is under `TCP_REPAIR`.
+    pub(super) fn in_repair(self) -> bool {
+        // SAFETY: The socket lives.
+        unsafe { bindings::tao_sk_in_repair(self.as_ptr()) }
+    }
+
     /// Increments a counter of the socket's namespace, one of `LINUX_MIB_*`.
     pub(super) fn count(self, mib: u32) {
         // SAFETY: The socket lives.
@@ -273,11 +279,6 @@ impl<'a> Call<'a> {
     pub(super) fn state(&self) -> u8 {
         // SAFETY: The socket lives.
         unsafe { bindings::tao_sk_state(self.0.sk) }
-    }
-
-    pub(super) fn in_repair(&self) -> bool {
-        // SAFETY: The socket lives.
-        unsafe { bindings::tao_sk_in_repair(self.0.sk) }
     }
 
     /// The socket carries state of the kernel's own TCP-AO.

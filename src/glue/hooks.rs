@@ -279,6 +279,7 @@ unsafe extern "C" fn tao_rust_conn_accept(
             keyid: KeyId(keyid),
             rnext: KeyId(rnext),
         }),
+        false,
     );
     KBox::into_raw(conn).cast()
 }
@@ -297,12 +298,13 @@ unsafe extern "C" fn tao_rust_connect(
     sk: *const bindings::sock,
 ) -> c_int {
     // SAFETY: The socket is locked, and `conn` is its state.
-    let (conn, peer) = unsafe { (conn_of(conn), Sock::from_raw(sk).peer()) };
+    let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
+    let peer = sk.peer();
     let keyed = rx::is_keyed(conn, &peer);
     if keyed && !tx::may_send(conn, &peer) {
         return to_errno(Error::NoKey);
     }
-    conn.begin(keyed, None);
+    conn.begin(keyed, None, sk.in_repair());
     keyed.into()
 }
 

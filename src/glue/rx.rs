@@ -214,6 +214,7 @@ fn verify(
     let grounds = Grounds {
         generation: keys.generation(),
         preferred: None,
+        isns,
     };
     // Traffic keys are kept for the pair of ISNs of a connection: not for a SYN, a listener's
     // requests, or an answer to our SYN, whose ISN is not settled before it is verified.
@@ -238,7 +239,7 @@ fn verify(
         rnext: option.rnext,
     };
     let mut key = TrafficKey::chosen(mkt, ids, grounds, chosen.holds);
-    key.derive(mkt, &ends, isns, last);
+    key.derive(mkt, &ends, last);
     check(&key)?;
     if keeps {
         keep(conn, &key, old.map(|(slot, _)| slot), &guard);

@@ -21,6 +21,7 @@ use super::hooks;
 use crate::proto::error::Error;
 use crate::proto::mkt::parse_key;
 use crate::proto::mkt::KeyRequest;
+use crate::proto::sockopt::ids_received;
 use crate::proto::sockopt::route_get;
 use crate::proto::sockopt::route_set;
 use crate::proto::sockopt::Owner;
@@ -83,7 +84,7 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
         drop(lock);
         call.copy_out(&authopt)?;
     } else {
-        if !call.in_repair() {
+        if !call.sock().in_repair() {
             return Err(Error::Perm);
         }
         let repair = hooks::with_state(&lock, |conn| lock.repair(conn).emit());
@@ -106,14 +107,23 @@ fn owner(call: &Call<'_>) -> Owner {
 }
 
 /// Gives the socket its state, or changes the flags that it has. A socket that has connected
-/// already stays as it is: its state says so, no more.
+/// already stays as it is: its state says so, no more. In repair what was read from a protected
+/// connection also tells what its peer has asked for.
 fn set_authopt(call: &Call<'_>) -> Result<(), Error> {
     let mut authopt = [0; uapi::AUTHOPT_LEN];
     call.copy_in(&mut authopt)?;
     let flags = SockFlags::parse(&authopt)?;
     ffi::wake()?;
     let lock = call.lock();
-    let had_state = hooks::with_state(&lock, |conn| conn.set_flags(flags)).is_some();
+    let had_state = hooks::with_state(&lock, |conn| {
+        conn.set_flags(flags);
+        let ids = ids_received(&authopt);
+        let restores = conn.is_protected() && call.sock().in_repair();
+        if let Some(ids) = ids.filter(|_| restores) {
+            conn.on_received(ids);
+        }
+    })
+    .is_some();
     if had_state {
         return Ok(());
     }
@@ -157,11 +167,15 @@ fn set_repair(call: &Call<'_>) -> Result<(), Error> {
         return Err(Error::Perm);
     }
     hooks::with_state(&lock, |conn| {
-        if !call.in_repair() {
+        // It has no ISNs that mean anything, and would go on unsigned.
+        if !conn.is_protected() {
+            return Err(Error::NoEnt);
+        }
+        if !call.sock().in_repair() {
             return Err(Error::Perm);
         }
         lock.set_repair(conn, &Repair::parse(&repair));
-        conn.forget_keys();
+        conn.know_isns();
         Ok(())
     })
     .ok_or(Error::NoEnt)?

@@ -23,13 +23,15 @@ use crate::proto::wire::Malformed;
 use crate::proto::wire::TcpHeader;
 use crate::proto::wire::MAC_LEN;
 
-/// Why a choice was made, and for how long it holds.
+/// Why a choice was made, and what the key is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grounds {
     /// The set of keys that was chosen from: `KeyDb::generation()`.
     pub(super) generation: u64,
     /// To send: the KeyID that was preferred.
     pub(super) preferred: Option<KeyId>,
+    /// Of the connection, which `TCP_REPAIR_AUTHOPT` can change.
+    pub(super) isns: Isns,
 }
 
 /// A traffic key, and the choice of the MKT that it is made from.
@@ -59,11 +61,14 @@ impl TrafficKey {
         }
     }
 
-    /// Derives the key for the direction of `ends`. If `last` is of the same MKT, it is the same
-    /// key: `last` is of the same connection and direction.
-    pub(super) fn derive(&mut self, mkt: &Mkt, ends: &Endpoints, isns: Isns, last: Option<&Self>) {
+    /// Derives the key for the direction of `ends`. If `last`, which is of the same connection and
+    /// direction, is of the same MKT and ISNs, it is the same key.
+    pub(super) fn derive(&mut self, mkt: &Mkt, ends: &Endpoints, last: Option<&Self>) {
+        let isns = self.grounds.isns;
         match last {
-            Some(last) if last.secret == self.secret => self.key.copy_from(&last.key),
+            Some(last) if last.secret == self.secret && last.grounds.isns == isns => {
+                self.key.copy_from(&last.key);
+            }
             _ => kdf::traffic_key(mkt.spec().alg, mkt.key(), ends, isns, &mut self.key),
         }
     }

@@ -41,13 +41,17 @@ use crate::proto::wire::MAC_LEN;
 ///
 /// # Errors
 ///
-/// [`Error::NoKey`]: no key may be used to send. The segment must not leave.
+/// [`Error::NoKey`]: no key may be used to send, or none can be made, since the socket was connected
+/// in repair and does not know its ISNs yet. The segment must not leave.
 pub(super) fn transmit(
     conn: &Conn,
     segment: &Segment<'_>,
     header: &mut [u8],
     numbers: &bindings::tao_numbers,
 ) -> Result<(), Error> {
+    if conn.lacks_isns() {
+        return Err(Error::NoKey);
+    }
     let context = outgoing(numbers);
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
     let opening = tcp.syn() && !tcp.ack();
@@ -59,6 +63,7 @@ pub(super) fn transmit(
     let grounds = Grounds {
         generation: conn.net.keys.generation(),
         preferred: conn.preferred(),
+        isns,
     };
     let last = conn.tx.get(&guard);
     if let Some(key) = last.filter(|key| !opening && key.holds(grounds, now)) {
@@ -68,7 +73,7 @@ pub(super) fn transmit(
     }
     let peer = conn.peer();
     let (mkt, mut key) = choose(conn, &guard, &peer, grounds, now)?;
-    key.derive(mkt, &ends, isns, last.filter(|_| !opening));
+    key.derive(mkt, &ends, last.filter(|_| !opening));
     sign(&key, sne, &ends, segment, header)?;
     conn.on_sent(key.ids);
     // The key of a SYN is for that SYN.
@@ -95,14 +100,14 @@ pub(super) fn reply(
     let grounds = Grounds {
         generation: conn.net.keys.generation(),
         preferred: crate::proto::conn::preferred(&conn.flags(), asked_for),
-    };
-    let isns = Isns {
-        src: Isn(numbers.lisn),
-        dst: Isn(numbers.risn),
+        isns: Isns {
+            src: Isn(numbers.lisn),
+            dst: Isn(numbers.risn),
+        },
     };
     let guard = rcu::read_lock();
     let (mkt, mut key) = choose(conn, &guard, peer, grounds, now())?;
-    key.derive(mkt, &ends, isns, None);
+    key.derive(mkt, &ends, None);
     sign(&key, Sne(numbers.sne), &ends, segment, header)
 }
 

@@ -91,7 +91,8 @@ pub struct SockFlags {
 impl SockFlags {
     /// Reads a `struct tcp_authopt`.
     ///
-    /// `ACTIVE` is ignored. An id is read only with its `LOCK` flag; `recv_*` never are.
+    /// `ACTIVE` is ignored. An id is read only with its `LOCK` flag; `recv_*` are not: see
+    /// [`ids_received`].
     ///
     /// # Errors
     ///
@@ -133,6 +134,17 @@ impl SockFlags {
             recv_rnextkeyid,
         ]
     }
+}
+
+/// The ids of the last segment that a connection has received, of a `struct tcp_authopt` that was
+/// read from it. `None` if it was not read from a protected connection.
+pub fn ids_received(authopt: &[u8; uapi::AUTHOPT_LEN]) -> Option<KeyIds> {
+    let [a, b, c, d, _, _, recv_keyid, recv_rnextkeyid] = *authopt;
+    let flags = u32::from_ne_bytes([a, b, c, d]);
+    (flags & flag::ACTIVE != 0).then_some(KeyIds {
+        keyid: KeyId(recv_keyid),
+        rnext: KeyId(recv_rnextkeyid),
+    })
 }
 
 /// `struct tcp_repair_authopt`: what a connection needs to go on in another kernel.

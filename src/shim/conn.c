@@ -286,6 +286,9 @@ void tao_drop_segment(struct sock *sk, int err)
 
 	if (!WARN_ON_ONCE(!xmit))
 		WRITE_ONCE(icsk->icsk_af_ops, &xmit->ops);
+	/* In repair nobody asked for anything to be sent. */
+	if (tcp_sk(sk)->repair)
+		return;
 	WRITE_ONCE(sk->sk_err, -err);
 	sk_error_report(sk);
 }
@@ -403,6 +406,20 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	sk_gso_disable(sk);
 	sk->sk_gso_max_segs = 1;
 	return 0;
+}
+
+/*
+ * A protected socket has connected in repair. What the stack does with the answer to a SYN it has
+ * not done: leave AO out of the header's length, so that header prediction, which takes no notice of
+ * a timestamp beside AO, never matches. The MSS, which was computed with it, is computed again.
+ */
+void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	tp->tcp_header_len -= tcp_ao_len_aligned(&conn->key);
+	tp->pred_flags = 0;
+	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
 
 /* ---- drain ---- */

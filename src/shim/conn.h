@@ -20,6 +20,7 @@ void tao_forget(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
+void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn);
 struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old);
 
 /* net.c */

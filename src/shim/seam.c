@@ -117,6 +117,8 @@ static int tao_connect(struct sock *sk)
 		err = tao_park(sk, conn);
 	if (!err)
 		err = tcp_connect(sk);
+	if (!err && tcp_sk(sk)->repair && tao_attached(sk))
+		tao_connected_in_repair(sk, conn);
 	module_put(THIS_MODULE);
 	return err;
 }

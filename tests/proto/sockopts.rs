@@ -8,6 +8,7 @@ use tcp_authopt::proto::conn::rnext_id;
 use tcp_authopt::proto::conn::KeyIds;
 use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::sne::Sne;
+use tcp_authopt::proto::sockopt::ids_received;
 use tcp_authopt::proto::sockopt::route_get;
 use tcp_authopt::proto::sockopt::route_set;
 use tcp_authopt::proto::sockopt::Owner;
@@ -171,6 +172,17 @@ fn authopt_ids_are_stored_with_their_lock_only() {
 fn authopt_active_is_ignored() {
     let parsed = SockFlags::parse(&authopt(flag::ACTIVE, [0; 4]));
     assert_eq!(parsed, Ok(SockFlags::default()));
+}
+
+#[test]
+fn authopt_ids_received_are_those_of_a_protected_connection() {
+    let ids = [11, 12, 13, 14];
+    assert_eq!(ids_received(&authopt(!flag::ACTIVE, ids)), None);
+    let received = KeyIds {
+        keyid: KeyId(13),
+        rnext: KeyId(14),
+    };
+    assert_eq!(ids_received(&authopt(flag::ACTIVE, ids)), Some(received));
 }
 
 #[test]

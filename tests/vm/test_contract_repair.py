@@ -140,6 +140,52 @@ def test_error_order_without_state(link):
     link.verify(unsigned=True)
 
 
+def test_set_on_a_connection_that_is_not_protected(link):
+    """It has TCP_AUTHOPT, but no ISNs that mean anything, and would go on unsigned."""
+    connection = link.connected("plain", "plain")
+    sock = connection.client.sock
+    abi.set_authopt(sock)
+    get_and_set = (errno.EPERM, errno.ENOENT)
+    for call, number in zip((abi.get_repair, set_something), get_and_set, strict=True):
+        with refused(number):
+            call(sock)
+    with in_repair(sock):
+        with refused(errno.ENOENT):
+            set_something(sock)
+        now = queue_seq(sock, SEND_QUEUE), queue_seq(sock, RECEIVE_QUEUE)
+        assert abi.get_repair(sock) == (0, 0, 0, 0, *now)
+    connection.close()
+    link.verify(unsigned=True)
+
+
+def set_something(sock: socket.socket) -> None:
+    abi.set_repair(sock, abi.RepairAuthopt(1, 2, 3, 4, 5, 6))
+
+
+def test_ids_received_can_be_set_in_repair(link):
+    """And only there, and of a protected connection."""
+    connection = link.connected("ours", "ours")
+    connection.exchange()
+    sock = connection.client.sock
+    before = abi.get_authopt(sock)
+    other = abi.AUTHOPT.pack(abi.FLAG_ACTIVE, 0, 0, 33, 44)
+    sock.setsockopt(TCP, abi.TCP_AUTHOPT, other)
+    assert abi.get_authopt(sock) == before
+    with in_repair(sock):
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT, abi.AUTHOPT.pack(0, 0, 0, 33, 44))
+        assert abi.get_authopt(sock) == before, "ACTIVE is not set"
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT, other)
+        assert abi.get_authopt(sock) == (*before[:3], 33, 44)
+    connection.exchange()
+    assert abi.get_authopt(sock) == before, "the peer has spoken"
+    connection.close()
+    link.verify()
+    closed = link.client("ours", V4).sock
+    with in_repair(closed):
+        closed.setsockopt(TCP, abi.TCP_AUTHOPT, other)
+        assert abi.get_authopt(closed) == (0, 0, 0, 0, 0)
+
+
 def test_error_order_with_state(link):
     connection = link.connected("ours", "ours")
     sock = connection.client.sock

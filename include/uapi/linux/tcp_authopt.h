@@ -140,6 +140,9 @@ struct tcp_authopt_key {
  * @rcv_sne: sequence number extension of @rcv_seq
  * @snd_seq: a recent sequence number of this end; get: snd_nxt
  * @rcv_seq: a recent sequence number of the peer; get: rcv_nxt
+ *
+ * A protected socket that was connected under TCP_REPAIR sends nothing before this is set. The order
+ * of calls: Documentation/abi.rst, Checkpoint and restore.
  */
 struct tcp_repair_authopt {
 	__u32	src_isn;
