@@ -80,6 +80,7 @@ impl Conn {
         let conn = KBox::new(conn, alloc).ok()?;
         // SAFETY: `c` is zeroed, and where it stays.
         unsafe { bindings::tao_conn_init(conn.c.get(), sk.as_ptr()) };
+        conn.tell_stack(flags);
         Some(conn)
     }
 
@@ -95,8 +96,16 @@ impl Conn {
     /// Under the socket lock.
     pub(super) fn set_flags(&self, flags: SockFlags) {
         self.flags.store(pack_flags(flags), Relaxed);
+        self.tell_stack(flags);
         // It was chosen with the old ones.
         self.tx.set(None);
+    }
+
+    /// Of the flags, one is for the stack's own code. Under the socket lock, or before anyone else
+    /// knows the state.
+    fn tell_stack(&self, flags: SockFlags) {
+        // SAFETY: The state is initialised; only the caller writes.
+        unsafe { bindings::tao_accept_icmp(self.c.get(), flags.accept_icmp) };
     }
 
     pub(super) fn is_protected(&self) -> bool {
@@ -186,14 +195,16 @@ fn unpack_ids(packed: u32) -> Option<KeyIds> {
 fn pack_flags(flags: SockFlags) -> u64 {
     let lock = |id: Option<KeyId>| id.map_or([0, 0], |id| [1, id.0]);
     let ([a, b], [c, d]) = (lock(flags.lock_keyid), lock(flags.lock_rnext));
-    u64::from_le_bytes([a, b, c, d, u8::from(flags.reject_unexpected), 0, 0, 0])
+    let [e, f] = [flags.reject_unexpected, flags.accept_icmp].map(u8::from);
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 fn unpack_flags(packed: u64) -> SockFlags {
-    let [a, b, c, d, reject, ..] = packed.to_le_bytes();
+    let [a, b, c, d, e, f, ..] = packed.to_le_bytes();
     SockFlags {
         lock_keyid: (a != 0).then_some(KeyId(b)),
         lock_rnext: (c != 0).then_some(KeyId(d)),
-        reject_unexpected: reject != 0,
+        reject_unexpected: e != 0,
+        accept_icmp: f != 0,
     }
 }

@@ -86,6 +86,8 @@ pub struct SockFlags {
     pub lock_rnext: Option<KeyId>,
     /// Drop signed segments of peers that no key matches.
     pub reject_unexpected: bool,
+    /// Do not ignore ICMP errors once a connection is established (RFC 5925 7.8).
+    pub accept_icmp: bool,
 }
 
 impl SockFlags {
@@ -108,6 +110,7 @@ impl SockFlags {
             lock_keyid: set(flag::LOCK_KEYID).then_some(KeyId(send_keyid)),
             lock_rnext: set(flag::LOCK_RNEXTKEYID).then_some(KeyId(send_rnextkeyid)),
             reject_unexpected: set(flag::REJECT_UNEXPECTED),
+            accept_icmp: set(flag::ACCEPT_ICMP),
         })
     }
 
@@ -119,6 +122,7 @@ impl SockFlags {
         let flags = flag(self.lock_keyid.is_some(), flag::LOCK_KEYID)
             | flag(self.lock_rnext.is_some(), flag::LOCK_RNEXTKEYID)
             | flag(self.reject_unexpected, flag::REJECT_UNEXPECTED)
+            | flag(self.accept_icmp, flag::ACCEPT_ICMP)
             | flag(active, flag::ACTIVE);
         let [a, b, c, d] = flags.to_ne_bytes();
         let [send_keyid, send_rnextkeyid] = [sent.keyid.0, sent.rnext.0];

@@ -33,8 +33,10 @@ pub mod flag {
     pub const REJECT_UNEXPECTED: u32 = 1 << 2;
     /// Read only: the connection is protected.
     pub const ACTIVE: u32 = 1 << 3;
+    /// Do not ignore ICMP errors once the connection is established.
+    pub const ACCEPT_ICMP: u32 = 1 << 16;
     /// All of them.
-    pub const KNOWN: u32 = LOCK_KEYID | LOCK_RNEXTKEYID | REJECT_UNEXPECTED | ACTIVE;
+    pub const KNOWN: u32 = LOCK_KEYID | LOCK_RNEXTKEYID | REJECT_UNEXPECTED | ACTIVE | ACCEPT_ICMP;
 }
 
 /// `TCP_AUTHOPT_KEY_*`.

@@ -86,6 +86,16 @@ void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 	conn->key.maclen = TAO_MAC_LEN;
 }
 
+/*
+ * For tcp_ao_ignore_icmp(). The field shares its word with the mark and is stored as the stack itself
+ * does it, under the socket lock: the bits beside it do not change, so that whoever reads them
+ * without the lock finds what was there.
+ */
+void tao_accept_icmp(struct tao_conn *conn, bool accept)
+{
+	conn->info.accept_icmps = accept;
+}
+
 /* Joins the states that pin the module. Fails while that is drained or unloaded. */
 static int tao_pin(struct tao_conn *conn)
 {

@@ -202,6 +202,7 @@ struct tao_conn *tao_attached(const struct sock *sk);
 struct tao_conn *tao_parked(const struct sock *sk);
 bool tao_has_native(const struct sock *sk);
 void tao_conn_init(struct tao_conn *conn, struct sock *sk);
+void tao_accept_icmp(struct tao_conn *conn, bool accept);
 int tao_wake(void);
 int tao_attach(struct sock *sk, struct tao_conn *conn);
 int tao_park(struct sock *sk, struct tao_conn *conn);

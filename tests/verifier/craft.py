@@ -108,13 +108,15 @@ class Tcp:
         return ip_frame(self.src, self.dst, self.data(ao), ethernet)
 
 
-def ip_frame(src: str, dst: str, data: bytes, ethernet: bytes = ETHERNET) -> bytes:
-    """TCP data in IP in Ethernet."""
+def ip_frame(
+    src: str, dst: str, data: bytes, ethernet: bytes = ETHERNET, protocol: int = 6
+) -> bytes:
+    """Data, TCP unless told otherwise, in IP in Ethernet."""
     source, target = ip_address(src), ip_address(dst)
     if source.version == 6:
-        header = struct.pack("!IHBB", 0x6 << 28, len(data), 6, 64) + source.packed + target.packed
-        return ethernet + b"\x86\xdd" + header + data
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0x4000, 64, 6, 0)
+        header = struct.pack("!IHBB", 0x6 << 28, len(data), protocol, 64)
+        return ethernet + b"\x86\xdd" + header + source.packed + target.packed + data
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0x4000, 64, protocol, 0)
     header += source.packed + target.packed
     checksum = struct.pack("!H", internet_checksum(header))
     return ethernet + b"\x08\x00" + header[:10] + checksum + header[12:] + data

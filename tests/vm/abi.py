@@ -23,6 +23,7 @@ FLAG_LOCK_KEYID = 1 << 0
 FLAG_LOCK_RNEXTKEYID = 1 << 1
 FLAG_REJECT_UNEXPECTED = 1 << 2
 FLAG_ACTIVE = 1 << 3
+FLAG_ACCEPT_ICMP = 1 << 16
 
 KEY_DEL = 1 << 0
 KEY_EXCLUDE_OPTS = 1 << 1
@@ -174,6 +175,7 @@ KEYF_EXCLUDE_OPT = 1 << 1
 SET_CURRENT = 1 << 0
 SET_RNEXT = 1 << 1
 INFO_AO_REQUIRED = 1 << 2
+INFO_ACCEPT_ICMPS = 1 << 4
 
 AO_ADD = struct.Struct("=128s64siIHBBBBBB80s")
 AO_DEL = struct.Struct("=128siIHBBBBBB")
@@ -254,10 +256,15 @@ class NativeInfo(NamedTuple):
         return cls(flags, *rest)
 
 
-def native_require(sock: socket.socket) -> None:
-    """TCP_AO_INFO: refuses unsigned connections even from peers without a key."""
-    value = AO_INFO.pack(INFO_AO_REQUIRED, *(0,) * 8)
+def native_set_info(sock: socket.socket, flags: int) -> None:
+    """TCP_AO_INFO: all flags are set, or not, as given."""
+    value = AO_INFO.pack(flags, *(0,) * 8)
     sock.setsockopt(socket.IPPROTO_TCP, TCP_AO_INFO, value)
+
+
+def native_require(sock: socket.socket) -> None:
+    """Refuses unsigned connections even from peers without a key."""
+    native_set_info(sock, INFO_AO_REQUIRED)
 
 
 def native_ask(sock: socket.socket, recv_id: int) -> None:

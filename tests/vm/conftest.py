@@ -149,9 +149,15 @@ def wall() -> Iterator[Wall]:
 
 
 @pytest.fixture
-def link(request: pytest.FixtureRequest) -> Iterator[Link]:
+def topology() -> type[Link]:
+    """What is between the two hosts; a file of tests may have one of its own."""
+    return Link
+
+
+@pytest.fixture
+def link(request: pytest.FixtureRequest, topology: type[Link]) -> Iterator[Link]:
     """Two hosts and a tapped cable; a test that ends without judging the capture has failed."""
-    link = Link()
+    link = topology()
     try:
         yield link
         if directory := os.environ.get("TAO_CAPTURES"):

@@ -67,7 +67,7 @@ def flags_of(value: bytes) -> int:
 def set_authopt(value: bytes) -> int:
     """TCP_AUTHOPT."""
     struct = fitted(value, abi.AUTHOPT.size)
-    return EINVAL if struct is None or flags_of(struct) >> 4 else 0
+    return EINVAL if struct is None or flags_of(struct) & ~0x1000F else 0
 
 
 @dataclass(frozen=True)

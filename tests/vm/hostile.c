@@ -42,7 +42,7 @@
 #include <linux/tcp.h>
 #include <linux/tcp_authopt.h>
 
-#define AUTHOPT_FLAGS	0xfU
+#define AUTHOPT_FLAGS	0x1000fU
 #define KEY_FLAGS	0x7ffU
 /* Calls in one namespace, so that it has few keys: /proc is read after each call. */
 #define EPOCH		1000

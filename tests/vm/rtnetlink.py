@@ -13,13 +13,14 @@ from typing import Self
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
 NLMSG_ERROR = 2
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWNEIGH = 16, 17, 20, 28
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 10, 18
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH = 16, 17, 20, 24, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_AF_SPEC, IFLA_NET_NS_FD = 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER, IFLA_VRF_TABLE = 1, 2, 1, 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_F_NODAD = 1, 2, 0x02
 NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
+RTA_DST, RTA_OIF, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_LINK, RTN_UNICAST = 1, 4, 254, 3, 253, 1
 IFF_UP = 1
 
 
@@ -118,6 +119,33 @@ class Rtnetlink:
             for kind in (IFA_LOCAL, IFA_ADDRESS):
                 body += attribute(kind, interface.packed)
             self._request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+
+    def set_mtu(self, name: str, mtu: int) -> None:
+        """What the interface sends at most in one packet."""
+        index = socket.if_nametoindex(name)
+        body = struct.pack("=BxHiII", 0, 0, index, 0, 0)
+        self._request(RTM_NEWLINK, 0, body + attribute(IFLA_MTU, struct.pack("=I", mtu)))
+
+    def add_routes(self, name: str, addresses: Iterable[str]) -> None:
+        """These addresses are behind the interface, on its link."""
+        index = struct.pack("=I", socket.if_nametoindex(name))
+        for interface in map(ip_interface, addresses):
+            family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
+            body = struct.pack(
+                "=BBBBBBBBI",
+                family,
+                interface.network.prefixlen,
+                0,
+                0,
+                RT_TABLE_MAIN,
+                RTPROT_BOOT,
+                RT_SCOPE_LINK,
+                RTN_UNICAST,
+                0,
+            )
+            body += attribute(RTA_DST, interface.network.network_address.packed)
+            flags = NLM_F_CREATE | NLM_F_EXCL
+            self._request(RTM_NEWROUTE, flags, body + attribute(RTA_OIF, index))
 
     def add_neighbours(self, name: str, addresses: Iterable[str], mac: bytes) -> None:
         """Where these addresses are, so that nobody has to ask."""

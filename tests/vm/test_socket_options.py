@@ -53,6 +53,7 @@ def test_nothing_set_yet(sock):
 
 def test_flags_read_back(sock):
     flags = abi.FLAG_LOCK_KEYID | abi.FLAG_LOCK_RNEXTKEYID | abi.FLAG_REJECT_UNEXPECTED
+    flags |= abi.FLAG_ACCEPT_ICMP
     abi.set_authopt(sock, flags | abi.FLAG_ACTIVE, 7, 8)
     value = abi.AUTHOPT.pack(flags, 0, 0, 0, 0)
     for length in range(9):
@@ -61,7 +62,7 @@ def test_flags_read_back(sock):
 
 
 def test_unknown_flag_has_no_effect(sock):
-    unknown = [1 << bit for bit in range(4, 32)]
+    unknown = [1 << bit for bit in range(4, 32) if bit != 16]
     for flag in unknown:
         with refused(errno.EINVAL):
             abi.set_authopt(sock, flag)

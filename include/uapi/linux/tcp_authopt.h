@@ -23,13 +23,17 @@
  *	as there is such a key and it may be used, and do not follow the peer's RNextKeyID
  * @TCP_AUTHOPT_FLAG_LOCK_RNEXTKEYID: ask the peer for &tcp_authopt.send_rnextkeyid
  * @TCP_AUTHOPT_FLAG_REJECT_UNEXPECTED: drop signed segments of peers without a key
- * @TCP_AUTHOPT_FLAG_ACTIVE: get only: the connection is protected. Ignored by set.
+ * @TCP_AUTHOPT_FLAG_ACTIVE: get: the connection is protected. Set: under TCP_REPAIR,
+ *	&tcp_authopt.recv_keyid and &tcp_authopt.recv_rnextkeyid are to be restored; else ignored.
+ * @TCP_AUTHOPT_FLAG_ACCEPT_ICMP: heed the ICMP errors that a protected connection ignores once it is
+ *	established: ICMPv4 type 3 codes 2 to 4, ICMPv6 type 1 codes 1 and 4 (RFC 5925 7.8)
  */
 enum tcp_authopt_flag {
 	TCP_AUTHOPT_FLAG_LOCK_KEYID		= 1 << 0,
 	TCP_AUTHOPT_FLAG_LOCK_RNEXTKEYID	= 1 << 1,
 	TCP_AUTHOPT_FLAG_REJECT_UNEXPECTED	= 1 << 2,
 	TCP_AUTHOPT_FLAG_ACTIVE			= 1 << 3,
+	TCP_AUTHOPT_FLAG_ACCEPT_ICMP		= 1 << 16,
 };
 
 /**
