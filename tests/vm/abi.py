@@ -333,14 +333,17 @@ class Cliff:
 
 # --- TCP_MD5SIG, the kernel's too ----------------------------------------------------------------
 
-TCP_MD5SIG = 14
+TCP_MD5SIG, TCP_MD5SIG_EXT = 14, 32
+MD5SIG_FLAG_PREFIX = 1
 
 MD5SIG = struct.Struct("=128sBBHi80s")
 
 assert MD5SIG.size == 216
 
 
-def set_md5(sock: socket.socket, address: str, secret: bytes) -> None:
-    """The socket's MD5 key for this peer; an empty one deletes it."""
-    value = MD5SIG.pack(pack_sockaddr(address), 0, 0, len(secret), 0, secret)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_MD5SIG, value)
+def set_md5(sock: socket.socket, address: str, secret: bytes, prefixlen: int | None = None) -> None:
+    """The socket's MD5 key for this peer or prefix; an empty one deletes it."""
+    flags = 0 if prefixlen is None else MD5SIG_FLAG_PREFIX
+    value = MD5SIG.pack(pack_sockaddr(address), flags, prefixlen or 0, len(secret), 0, secret)
+    option = TCP_MD5SIG_EXT if flags else TCP_MD5SIG
+    sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -146,14 +146,28 @@ def second_address(link: Link, ends: Ends) -> str:
     return address
 
 
-@pytest.mark.parametrize("ends", ENDS)
-def test_listener_for_peers_of_both_kinds(link, ends):
-    """One with an AO key, one with an MD5 key, one with neither; in turn and at once."""
+PREFIXES = [
+    pytest.param(V4, ("192.0.2.0", 24), id="v4-prefix"),
+    pytest.param(V6, ("2001:db8::", 64), id="v6-prefix"),
+]
+
+
+@pytest.mark.parametrize(
+    ("ends", "prefix"), [*(pytest.param(*p.values, None, id=p.id) for p in ENDS), *PREFIXES]
+)
+def test_listener_for_peers_of_both_kinds(link, ends, prefix):
+    """One with an AO key, one with an MD5 key, one with neither; in turn and at once.
+
+    The MD5 key may be for a prefix, which both peers are in: AO goes first.
+    """
     listener = link.listen("ours", ends, FIRST)
     address = second_address(link, ends)
     mapped = ends.wire == "v4" and ends.client == socket.AF_INET6
     far = f"::ffff:{address}" if ends is MAPPED_SERVER else address
-    abi.set_md5(listener.sock, far, SECRET)
+    if prefix:
+        abi.set_md5(listener.sock, prefix[0], SECRET, prefix[1])
+    else:
+        abi.set_md5(listener.sock, far, SECRET)
 
     client = link.client("native", ends, FIRST)
     client.sock.bind((link.a.address(ends.wire, ends.client), 0))
