@@ -216,7 +216,8 @@ impl KeyDb {
     }
 
     /// Adds a key, or replaces the one with its identity, at any time: before a connection is
-    /// opened or while it is open (RFC 5925 3.1, 7.1; R6, R16, R17). `key` has `spec.key_len` bytes.
+    /// opened or while it is open (RFC 5925 3.1, 7.1; R6, R16, R17). `key` has `spec.key_len`
+    /// bytes.
     ///
     /// When it returns, the answer to every question is that of the new set of keys; on an error
     /// it is as before.

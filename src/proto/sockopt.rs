@@ -86,7 +86,7 @@ pub struct SockFlags {
     pub lock_rnext: Option<KeyId>,
     /// Drop signed segments of peers that no key matches.
     pub reject_unexpected: bool,
-    /// Do not ignore ICMP errors once a connection is established (RFC 5925 7.8).
+    /// Do not ignore ICMP errors once a connection is established (RFC 5925 7.8, R31).
     pub accept_icmp: bool,
 }
 

@@ -437,6 +437,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
 }
 
+/* Whether what comes from @addr for @sk has to be signed. */
 static bool tao_peer_keyed(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
 			   int family)
 {

@@ -11,6 +11,7 @@ from craft import ACK, SYN
 from forge import Forger, md5_is_right, with_md5
 from handshake import ANSWER, OPENING, Negotiated, assert_echoes, names, ours, sent, talk_in_turn
 from link import FIRST, PORT, REQUIRED, V4, V6, Ends, Link, Peer
+from requirement import requirement
 from test_md5 import MD5_UNEXPECTED, SECRET, counters, second_address, set_md5
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
@@ -152,6 +153,7 @@ def test_ack_has_to_be_signed_and_to_bring_the_cookie(link: Link, ends):
     assert len(link.audit().bad) == 3
 
 
+@requirement(32)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_listener_with_md5_peers_and_ao_peers(link: Link, ends):

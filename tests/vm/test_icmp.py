@@ -13,6 +13,7 @@ from clock import wait_for
 from conftest import OURS, ROLES
 from craft import Tcp, ip_frame
 from link import FIRST, PORT, V4, V6, Ends, Host, Link, Peer
+from requirement import requirement
 from tcp_authopt_verify.wire import internet_checksum
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
@@ -137,6 +138,7 @@ def expect(link: Link, ends: Ends, victim: Peer, kind: Kind, *, ignored: bool) -
         assert dropped(victim.host) == before
 
 
+@requirement(31)
 @pytest.mark.parametrize("accept", [False, True], ids=["default", "accept"])
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("ends", ENDS)
@@ -155,6 +157,7 @@ def test_established(link, ends, role, accept):
     link.verify()
 
 
+@requirement(31)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("ends", ENDS)
 def test_syn_sent(link, ends, role):

@@ -23,6 +23,7 @@ from link import (
     Mkt,
     Peer,
 )
+from requirement import requirement
 from test_live_keys import Watch
 from wall import ALWAYS, T, ask, give
 
@@ -98,6 +99,7 @@ def policy(peer: Peer, **sysctls: int) -> None:
 # The other end has no lifetimes, and takes every key at any time.
 
 
+@requirement(40)
 @CASES
 @pytest.mark.parametrize("asked", [FIRST, SECOND], ids=lambda key: f"asked-{key.name}")
 def test_send_lifetimes(link, wall, case, asked):
@@ -156,6 +158,7 @@ def test_key_begins_beside_one_without_end(link, wall, other, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(40, 41)
 @CASES
 def test_receive_lifetime(link, wall, case):
     """Accepted in its first and last second, refused before and after, and sent with always."""
@@ -189,6 +192,7 @@ def test_receive_lifetime(link, wall, case):
     assert other.host.counters() == {}
 
 
+@requirement(40)
 @CASES
 def test_nosend_and_norecv_over_lifetimes(link, wall, case):
     """A key that may not be used may not be used in its lifetime either."""
@@ -395,6 +399,7 @@ def test_rules_of_namespaces_are_their_own(link, wall):
 # ---- the tolerance ----
 
 
+@requirement(42)
 @CASES
 def test_tolerance(link, wall, case):
     """So many seconds after the receive lifetime, and before it, and not one more."""

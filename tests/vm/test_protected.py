@@ -29,6 +29,7 @@ from link import (
     Link,
     Peer,
 )
+from requirement import requirement
 from tcp_authopt_verify.wire import OPTION_AO
 from test_contract_repair import TCP_REPAIR
 from test_reuse import is_protected
@@ -117,6 +118,7 @@ def test_asked_for_after_connect_and_after_accept(link, ends):
     assert not link.verify(unsigned=True).signed
 
 
+@requirement(9)
 def test_key_comes_after_the_syn(link, ends):
     client = link.client("ours", ends)
     forger = called(link, ends, client)

@@ -35,6 +35,7 @@ from link import (
     Mkt,
     Peer,
 )
+from requirement import requirement
 from test_sne import begin_at
 from test_socket_options import refused
 
@@ -140,6 +141,7 @@ def test_with_data_that_did_not_arrive(link, side, ends):
     link.verify()
 
 
+@requirement(15)
 @pytest.mark.parametrize(
     ("side", "peer", "ends"),
     [
@@ -211,6 +213,7 @@ def places(connection: Connection) -> tuple[int, int]:
     return client.snd_sne << 32 | client.snd_seq, client.rcv_sne << 32 | client.rcv_seq
 
 
+@requirement(15)
 @pytest.mark.parametrize("ends", ENDS)
 def test_several_wraps_of_both_directions(link, ends):
     """The verifier counts them by the segments that it sees."""

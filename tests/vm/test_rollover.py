@@ -15,6 +15,7 @@ import pytest
 import abi
 from clock import ticks, wait_for
 from link import ALGORITHMS, V4, V6, Connection, Ends, Host, Link, Mkt, Ours, Peer
+from requirement import requirement
 from tcp_authopt_verify import Report
 from tcp_authopt_verify.wire import FIN, RST, SYN
 from wall import Span, T, ask, give
@@ -203,6 +204,7 @@ def nothing_was_lost(link: Link) -> bool:
     return True
 
 
+@requirement(14)
 @BESIDE
 def test_lifetimes_alone(patient, wall, client, server, ends):
     """Nobody does anything, and each key signs in its time, once, and no other.
@@ -229,6 +231,7 @@ def test_lifetimes_alone(patient, wall, client, server, ends):
     assert nothing_was_lost(link)
 
 
+@requirement(14)
 @BESIDE
 @pytest.mark.parametrize("first", ["client", "server"])
 def test_order_of_learning(patient, wall, client, server, ends, first):
@@ -259,6 +262,7 @@ def test_order_of_learning(patient, wall, client, server, ends, first):
     assert nothing_was_lost(link)
 
 
+@requirement(42)
 @pytest.mark.parametrize(
     ("skew", "ends"), [pytest.param(30, V4, id="v4"), pytest.param(-30, V6, id="v6")]
 )

@@ -34,6 +34,7 @@ from link import (
     Ours,
     Peer,
 )
+from requirement import requirement
 from tcp_authopt_verify.audit import Record
 from tcp_authopt_verify.wire import ACK
 
@@ -138,6 +139,7 @@ def ladder(address: str) -> list[tuple[Mkt, dict[str, object]]]:
     ]
 
 
+@requirement(10)
 @pytest.mark.parametrize("ends", ALL_ENDS)
 @pytest.mark.parametrize(("client", "server"), WITH_OURS)
 def test_most_specific_key_signs_and_verifies(link, client, server, ends):
@@ -278,6 +280,7 @@ ORDER = {
 }
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize(
     ("ends", "swapped"),
@@ -408,6 +411,7 @@ def test_end_of_the_handshake_may_ask_for_another_key(link, ends):
     assert wait_for("it", lambda: wire.ids()["B"]) == [(SECOND.b_id, FIRST.a_id)]
 
 
+@requirement(28)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_key_that_is_asked_for_is_not_there(link, ends):
