@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple, Self
 
-from link import ROLES, TIMEOUT, Connection, Ends, Host, Link, Mkt, Peer
+import pytest
+
+from conftest import PAIRS
+from link import ROLES, TIMEOUT, V4, V6, Connection, Ends, Host, Link, Mkt, Peer
 from tcp_authopt_verify.wire import ACK, FIN, OPTION_AO, SYN, Segment
 
 MSS, WSCALE, SACK_PERMITTED, SACK, TIMESTAMPS, FASTOPEN = 2, 3, 4, 5, 8, 34
@@ -23,6 +26,14 @@ NAMES = {
 }
 
 OPENING, ANSWER = SYN, SYN | ACK
+
+CASES = [
+    pytest.param(*pair.values, ends, marks=pair.marks, id=f"{pair.id}-{name}")
+    for pair in PAIRS
+    for name, ends in (("v4", V4), ("v6", V6))
+    if (pair.id, name) != ("native-native", "v6")
+]
+"""Client, server and ends. The kernel's own with itself is the control, for which one will do."""
 
 
 def names(segment: Segment) -> set[str]:

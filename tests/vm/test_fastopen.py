@@ -12,6 +12,7 @@ from craft import RST, SYN
 from forge import Forger
 from handshake import (
     ANSWER,
+    CASES,
     FASTOPEN,
     OPENING,
     accept,
@@ -55,8 +56,7 @@ def open_fast(client: Peer, listener: Peer) -> Connection:
     return connection
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), PAIRS)
+@pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_without_cookie(link: Link, client, server, ends):
     """The SYN's MAC covers its data, and the SYN-ACK acknowledges it."""
     without_cookies(link)
@@ -73,8 +73,7 @@ def test_without_cookie(link: Link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), PAIRS)
+@pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_with_cookie(link: Link, client, server, ends):
     """Asking for a cookie fits beside all other options; the cookie itself not beside timestamps.
 

@@ -9,10 +9,10 @@ import pytest
 
 import abi
 from clock import wait_for
-from conftest import PAIRS, ROLES
+from conftest import ROLES
 from craft import ACK
 from forge import Forger
-from handshake import ANSWER, OPENING, accept, assert_echoes, far_host, sent, talk_in_turn
+from handshake import ANSWER, CASES, OPENING, accept, assert_echoes, far_host, sent, talk_in_turn
 from link import FIRST, V4, V6, Ends, Link, Mkt, Peer
 from link import ROLES as KINDS
 from netns import Tap
@@ -134,8 +134,7 @@ def crossed(link: Link, near: str, far: str, ends: Ends) -> tuple[Peer, Peer]:
     return a, b
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("near", "far"), PAIRS)
+@pytest.mark.parametrize(("near", "far", "ends"), CASES)
 def test_simultaneous_open(link: Link, near, far, ends):
     a, b = crossed(link, near, far, ends)
     connection = link.join(a, b)
@@ -188,8 +187,7 @@ def test_self_connect(link: Link, role, ends):
     assert link.a.counters() == {}
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), PAIRS)
+@pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_deferred_accept(link: Link, client, server, ends):
     """The ACK alone opens nothing: the request stays, and answers what is out of its window."""
     listener = link.listen(server, ends, FIRST)

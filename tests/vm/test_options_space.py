@@ -2,9 +2,10 @@
 
 import pytest
 
-from conftest import OURS, PAIRS
+from conftest import OURS
 from handshake import (
     ANSWER,
+    CASES,
     OPENING,
     SACK,
     Negotiated,
@@ -53,20 +54,22 @@ LOST = 20
         ),
     ],
 )
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), PAIRS)
+@pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_what_is_where(link: Link, client, server, ends, off, syn, answer, data, lengths):
     """As many bytes as there are; a server has to choose between SACK and timestamps."""
     for host in (link.a, link.b):
         for name in off:
             host.namespace.write_sysctl(f"net/ipv4/{name}", 0)
     connection = link.connected(client, server, ends)
-    talk_in_turn(connection)
     agreed = Negotiated.read(connection.client.sock)
     assert Negotiated.read(connection.server.sock) == agreed.mirrored
     assert agreed.scaled
     assert agreed.sack == ("sack-permitted" in answer)
     assert agreed.timestamps == ("timestamps" in answer)
+    if agreed.timestamps:
+        talk_in_turn(connection)
+    else:
+        connection.exchange()
     connection.close()
     link.verify()
     (first,), (second,) = sent(link, link.a, OPENING), sent(link, link.b, ANSWER)
@@ -85,7 +88,7 @@ def transfer_with_losses(link: Link, connection: Connection) -> list[int]:
         host.namespace.write_sysctl("net/ipv4/tcp_rto_min_us", 20000)
     lossy = link.b.gate()
     lossy.lose_one_in(LOST)
-    connection.exchange(BULK, b"")
+    connection.exchange(BULK[:150000], b"")
     lossy.open()
     connection.close()
     link.verify()
@@ -101,13 +104,12 @@ def transfer_with_losses(link: Link, connection: Connection) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), PAIRS)
+@pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_sack_under_loss(link: Link, client, server, ends):
     """Two blocks have room beside AO."""
     blocks = transfer_with_losses(link, link.connected(client, server, ends))
     assert set(blocks) <= {(1, 28), (2, 36)}
-    assert len(blocks) > 10
+    assert len(blocks) > 5
 
 
 @pytest.mark.parametrize("ends", ENDS)
@@ -119,4 +121,4 @@ def test_sack_and_timestamps_under_loss(link: Link, role, ends):
     assert (agreed.timestamps, agreed.sack) == (True, True)
     blocks = transfer_with_losses(link, connection)
     assert set(blocks) == {(1, 40)}
-    assert len(blocks) > 10
+    assert len(blocks) > 5
