@@ -106,7 +106,6 @@ class Several:
 class Allocation:
     """A piece of memory that the module has taken."""
 
-    where: str
     size: int
     charged: bool
     """To the memory cgroup of the caller."""
@@ -164,8 +163,8 @@ class Ledger:
             self._left.pop(found[1], None)
         # What is made for an RST is freed by the stack.
         elif (found := _TAKEN.search(line)) and found[1] != b"tao_prepare_reset":
-            where, pointer, size, charged = found.groups()
-            self._left[pointer] = Allocation(where.decode(), int(size), charged == b"true")
+            _, pointer, size, charged = found.groups()
+            self._left[pointer] = Allocation(int(size), charged == b"true")
             self.taken.append(self._left[pointer])
 
 
