@@ -126,9 +126,8 @@ impl Conn {
         self.protected.store(protected, Relaxed);
     }
 
-    /// The socket has no connection any more, and will have none. A TIME-WAIT socket of its last one
-    /// may still use the rest.
-    pub(super) fn listen(&self) {
+    /// The socket has no connection. A TIME-WAIT socket of its last one may still use the rest.
+    pub(super) fn not_connected(&self) {
         self.protected.store(false, Relaxed);
     }
 

@@ -61,7 +61,7 @@ declared!(
     tao_rust_conn_accept,
     tao_rust_conn_free,
     tao_rust_connect,
-    tao_rust_listen,
+    tao_rust_not_connected,
     tao_rust_keyed,
     tao_rust_must_sign,
     tao_rust_may_send,
@@ -308,11 +308,12 @@ unsafe extern "C" fn tao_rust_connect(
     keyed.into()
 }
 
-/// The socket is about to listen. It is locked, and `conn` is its state.
+/// The socket has no connection: it is about to listen, or one that [`tao_rust_connect`] let begin
+/// did not. It is locked, and `conn` is its state.
 #[no_mangle]
-unsafe extern "C" fn tao_rust_listen(conn: *mut bindings::tao_conn) {
+unsafe extern "C" fn tao_rust_not_connected(conn: *mut bindings::tao_conn) {
     // SAFETY: The state lives.
-    unsafe { conn_of(conn) }.listen();
+    unsafe { conn_of(conn) }.not_connected();
 }
 
 /// Some key matches the peer, valid or not.

@@ -111,14 +111,15 @@ static int tao_connect(struct sock *sk)
 	}
 	if (!err)
 		err = tao_rust_connect(conn, sk);
-	if (err > 0)
-		err = tao_protect(sk, conn);
-	else if (!err)
-		err = tao_park(sk, conn);
-	if (!err)
-		err = tcp_connect(sk);
-	if (!err && tcp_sk(sk)->repair && tao_attached(sk))
-		tao_connected_in_repair(sk, conn);
+	if (err >= 0) {
+		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
+		if (!err)
+			err = tcp_connect(sk);
+		if (err)
+			tao_rust_not_connected(conn);
+		else if (tcp_sk(sk)->repair && tao_attached(sk))
+			tao_connected_in_repair(sk, conn);
+	}
 	module_put(THIS_MODULE);
 	return err;
 }
@@ -134,7 +135,7 @@ static bool tao_pre_listen(struct ftrace_regs *fregs)
 
 	if (!conn)
 		return false;
-	tao_rust_listen(conn);
+	tao_rust_not_connected(conn);
 	return !tao_attached(sk) && tao_attach(sk, conn);
 }
 

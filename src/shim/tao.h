@@ -253,7 +253,7 @@ struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const str
 				      const __u8 *signed_by);
 void tao_rust_conn_free(struct tao_conn *conn);
 int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
-void tao_rust_listen(struct tao_conn *conn);
+void tao_rust_not_connected(struct tao_conn *conn);
 bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
