@@ -51,6 +51,8 @@ help:
 	@echo "make test-secrets  that no key is left in memory after its end"
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
 	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
+	@echo "make test-debug    the tests in the VM on a kernel with KASAN, lockdep and the like, and"
+	@echo "                   with allocations that fail; builds it first, in half an hour"
 	@echo "make test-hostile  two million random socket options: half an hour"
 	@echo "make prepare       all kernels, side by side; each target does so for what it needs"
 	@echo "make clean         remove what was built here (not the cache: see scripts/prepare --help)"
@@ -70,6 +72,14 @@ TESTS := tests/verifier tests/vm
 test-vm:
 	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
 	$(VM) --allow-from tests/vm/provoked-log --share . -- $(PYTEST) $(TESTS)
+
+# The same on a kernel that looks for what tests do not see, and in which allocations can be made to
+# fail. It is an order of magnitude slower.
+.PHONY: test-debug
+test-debug:
+	scripts/build --kernel debug --source tests/modules
+	scripts/vm --kernel debug --mem 4G --timeout 7200 --allow-from tests/vm/provoked-log \
+		--share . -- env SLOWDOWN=10 $(PYTEST) $(TESTS)
 
 # Two million random calls, where test-vm makes some thousands: half an hour.
 HOSTILE_CALLS := 2000000

@@ -23,7 +23,6 @@ from test_socket_options import MAX_KEYS, refused, rows
 pytestmark = pytest.mark.ours
 
 OVERLAP = Path("/proc/sys/net/ipv4/tcp_authopt_key_overlap")
-FAILSLAB = Path("/sys/kernel/debug/failslab")
 PEER = "192.0.2.1"
 
 
@@ -441,32 +440,3 @@ def test_random_keys_are_answered_as_the_model_says(sock, sock6, quick):
         answers.add(answer)
     assert Path("/proc/self/net/tcp_authopt").read_text() == keys.proc(), SEED
     assert answers == {0, errno.EINVAL, errno.ENOENT, errno.ENOSPC, errno.EEXIST}
-
-
-@pytest.mark.skipif(not FAILSLAB.exists(), reason="the kernel has no CONFIG_FAILSLAB")
-@pytest.mark.parametrize("option", ["TCP_AUTHOPT", "TCP_AUTHOPT_KEY"])
-def test_no_memory(sock, option):
-    """Each allocation of the call fails in turn: ENOMEM, and nothing has changed."""
-    (FAILSLAB / "ignore-gfp-wait").write_text("N")
-    value = bytes(8) if option == "TCP_AUTHOPT" else pack_key(1, 2, address=PEER)
-    nth = os.open("/proc/thread-self/fail-nth", os.O_RDWR)
-    failures = 0
-    while True:
-        os.pwrite(nth, str(failures + 1).encode(), 0)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(abi, option), value)
-            answer = 0
-        except OSError as error:
-            answer = error.errno
-        reached = os.pread(nth, 16, 0).strip() == b"0"
-        os.pwrite(nth, b"0", 0)
-        if not reached:
-            break
-        assert answer == errno.ENOMEM
-        assert rows() == []
-        with refused(errno.ENOENT):
-            abi.get_authopt(sock)
-        failures += 1
-    os.close(nth)
-    assert answer == 0
-    assert failures
