@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 from ipaddress import ip_network
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.ours
 
 OVERLAP = Path("/proc/sys/net/ipv4/tcp_authopt_key_overlap")
 PEER = "192.0.2.1"
+MOST = inf if os.uname().release.endswith("-debug") else 1024
+"""Bytes that an object may be charged with; KASAN keeps what was freed, and that stays charged."""
 
 
 # --- identity ------------------------------------------------------------------------------------
@@ -319,7 +322,7 @@ def test_keys_are_charged_to_the_caller(sock, charged):
         address = f"10.0.{number // 256}.{number % 256}"
         abi.set_key(sock, pack_key(1, 2, address=address))
     each = (charged() - before) / count
-    assert 272 + 40 <= each < 1024
+    assert 272 + 40 <= each < MOST
 
 
 def test_state_is_charged_to_the_caller(sock, charged):
@@ -335,7 +338,7 @@ def test_state_is_charged_to_the_caller(sock, charged):
     for each in socks:
         each.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert 376 <= grown < 1024
+    assert 376 <= grown < MOST
 
 
 # --- families ------------------------------------------------------------------------------------
