@@ -77,6 +77,11 @@ class Frozen:
     timestamp: int
     window: bytes
 
+    @staticmethod
+    def read_ao(sock: socket.socket) -> tuple[abi.Authopt, abi.RepairAuthopt]:
+        """What TCP-AO needs beyond the keys."""
+        return abi.get_authopt(sock), abi.get_repair(sock)
+
     @classmethod
     def of(cls, sock: socket.socket) -> Self:
         """Reads everything; the socket is in repair, and stays there."""
@@ -99,8 +104,7 @@ class Frozen:
             sock.family,
             sock.getsockname(),
             sock.getpeername(),
-            abi.get_authopt(sock),
-            abi.get_repair(sock),
+            *cls.read_ao(sock),
             receive_end,
             received,
             send_end,
