@@ -63,8 +63,12 @@ def set_timers(link: Link, rto_min_us: int) -> None:
 
 @pytest.fixture
 def patient(link: Link) -> Link:
-    """A link on which nothing is sent twice."""
-    set_timers(link, 30_000_000)
+    """A link on which nothing is sent twice.
+
+    FIN-WAIT-2 lasts 3.5 times as long at least, and is left to a TIME-WAIT socket if that is not
+    more than a minute.
+    """
+    set_timers(link, 10_000_000)
     return link
 
 
@@ -108,6 +112,13 @@ def has_left(host: Host, port: int) -> int | None:
             if int(fields[1].split(":")[1], 16) == port and fields[3] != "0A":
                 return int(fields[3], 16)
     return None
+
+
+def time_waits(host: Host) -> int:
+    """How many of the host's connections are left to TIME-WAIT sockets, whatever their state."""
+    (line,) = (text for text in host.namespace.read("sockstat").splitlines() if text[:4] == "TCP:")
+    fields = line.split()
+    return int(fields[fields.index("tw") + 1])
 
 
 def nothing_refused(link: Link) -> bool:
@@ -415,11 +426,21 @@ def data_in_fin_wait_1(closing: Peer, other: Peer) -> None:
 
 
 def data_in_fin_wait_2(closing: Peer, other: Peer) -> None:
-    """What is left is a TIME-WAIT socket that waits for a FIN."""
+    """Its socket is gone, and is to wait longer for a FIN than TIME-WAIT lasts."""
+    closing.sock.setsockopt(socket.IPPROTO_TCP, TCP_LINGER2, 100)
     port = port_of(closing)
     closing.sock.close()
     assert other.sock.recv(1) == b""
     wait_for("FIN-WAIT-2", lambda: has_left(closing.host, port) == FIN_WAIT2)
+    assert not time_waits(closing.host)
+    other.sock.send(b"too late")
+
+
+def data_in_time_wait(closing: Peer, other: Peer) -> None:
+    """Of what waits for a FIN only so much is left as of TIME-WAIT."""
+    closing.sock.close()
+    assert other.sock.recv(1) == b""
+    wait_for("FIN-WAIT-2", lambda: time_waits(closing.host) == 1)
     other.sock.send(b"too late")
 
 
@@ -443,6 +464,7 @@ RESETS: dict[Callable[[Peer, Peer], None], int] = {
     data_after_shutdown: errno.EPIPE,
     data_in_fin_wait_1: errno.ECONNRESET,
     data_in_fin_wait_2: errno.EPIPE,
+    data_in_time_wait: errno.EPIPE,
     closed_in_fin_wait_2: errno.EPIPE,
     closed_before_fin_wait_2: errno.EPIPE,
 }
@@ -642,7 +664,8 @@ def after_the_socket_has_gone(link: Link, first: Peer, other: Peer) -> None:
     port = port_of(first)
     first.sock.close()
     assert other.sock.recv(1) == b""
-    wait_for("FIN-WAIT-2", lambda: has_left(first.host, port) == FIN_WAIT2)
+    wait_for("FIN-WAIT-2", lambda: time_waits(first.host) == 1)
+    assert has_left(first.host, port) == FIN_WAIT2
     with deaf(other):
         other.sock.shutdown(socket.SHUT_WR)
         wait_for("TIME-WAIT", lambda: has_left(first.host, port) == TIME_WAIT)
