@@ -339,11 +339,14 @@ def test_keepalives(link):
         connections.append(connection)
 
     def answered(asking: Peer, other: Peer) -> bool:
-        asked = probes(sent(link, asking))
-        end = end_of(sent(link, asking))
-        answers = [s for s in sent(link, other) if s.flags == ACK and s.ack == end]
-        # One acknowledges the last data.
-        return bool(asked) and len(answers) > 1
+        if not (asked := probes(sent(link, asking))):
+            return False
+        segments = [record.segment for record in link.report.signed]
+        ports, end = (port_of(other), port_of(asking)), end_of(sent(link, asking))
+        return any(
+            (s.sport, s.dport) == ports and s.flags == ACK and s.ack == end
+            for s in segments[segments.index(asked[0]) :]
+        )
 
     for connection in connections:
         for asking, other in (connection.peers, connection.peers[::-1]):
