@@ -7,7 +7,7 @@
 //! 3. The ids go into the option, the MAC over all of it behind them: [`sign`].
 //!
 //! The stack has reserved the option, of the one length that all algorithms make, and does nothing
-//! more to the segment (RFC 5925 7.4, R25): it is not cut afterwards, see `tao_attach()`.
+//! more to the segment (RFC 5925 7.4, R25): it is not cut afterwards, see `tao_protect()`.
 
 use kernel::prelude::*;
 use kernel::sync::rcu;
