@@ -115,7 +115,7 @@ def test_only_key_is_deleted(link, client, server, changed, ends):
     link.verify()
 
 
-@requirement(5)
+@requirement(5, 6)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("changed", ["client", "server"])
