@@ -13,6 +13,7 @@ from clock import ticks
 from tcp_authopt_verify.capture import Frame
 
 _SELF = Path("/proc/self")  # the main thread, which is the only one
+_NET = "/proc/self/ns/net"
 
 SIOCETHTOOL = 0x8946
 OFFLOADS_OFF = {
@@ -37,10 +38,10 @@ class Namespace:
         if same is not None:
             self.fd = os.dup(same.fd)
             return
-        before = os.open(_SELF / "ns/net", os.O_RDONLY)
+        before = os.open(_NET, os.O_RDONLY)
         try:
             os.unshare(os.CLONE_NEWNET)
-            self.fd = os.open(_SELF / "ns/net", os.O_RDONLY)
+            self.fd = os.open(_NET, os.O_RDONLY)
         finally:
             os.setns(before, os.CLONE_NEWNET)
             os.close(before)
@@ -48,7 +49,7 @@ class Namespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """What runs inside sees this namespace; a socket made here belongs to it for good."""
-        before = os.open(_SELF / "ns/net", os.O_RDONLY)
+        before = os.open(_NET, os.O_RDONLY)
         os.setns(self.fd, os.CLONE_NEWNET)
         try:
             yield
