@@ -34,6 +34,7 @@ def with_cookie(link: Link, client: str, server: str, ends: Ends):
     return connection
 
 
+@requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), TO_OURS)
 def test_bulk(link: Link, client, server, ends):
@@ -53,6 +54,7 @@ def test_bulk(link: Link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), TO_NATIVE)
 def test_small_with_the_kernels_server(link: Link, client, server, ends):
@@ -94,6 +96,7 @@ def test_timestamps(link: Link, client, server, ends):
     assert_echoes(link, ours(link, client, server))
 
 
+@requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("client", [pytest.param("ours", marks=OURS)])
 def test_lost_ack(link: Link, client, ends):
@@ -120,6 +123,7 @@ def take(link: Link, listener: Peer) -> socket.socket:
     return accepted
 
 
+@requirement(21)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_ack_has_to_be_signed_and_to_bring_the_cookie(link: Link, ends):
@@ -185,6 +189,7 @@ def test_listener_with_md5_peers_and_ao_peers(link: Link, ends):
     assert address not in {record.source for record in report.signed}
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_peer_without_a_key(link: Link, ends):
@@ -201,6 +206,7 @@ def test_peer_without_a_key(link: Link, ends):
     link.verify(unsigned=True)
 
 
+@requirement(19, 20)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_accepted_socket_has_flags_and_locks(link: Link, ends):

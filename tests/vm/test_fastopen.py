@@ -23,6 +23,7 @@ from handshake import (
     talk_in_turn,
 )
 from link import BAD, FIRST, PORT, REQUIRED, V4, V6, Connection, Ends, Host, Link, Mkt, Peer
+from requirement import requirement
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 
@@ -56,6 +57,7 @@ def open_fast(client: Peer, listener: Peer) -> Connection:
     return connection
 
 
+@requirement(12, 13)
 @pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_without_cookie(link: Link, client, server, ends):
     """The SYN's MAC covers its data, and the SYN-ACK acknowledges it."""
@@ -73,6 +75,7 @@ def test_without_cookie(link: Link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(12, 13)
 @pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_with_cookie(link: Link, client, server, ends):
     """Asking for a cookie fits beside all other options; the cookie itself not beside timestamps.
@@ -128,6 +131,7 @@ def is_sent(forger: Forger, link: Link, payload: bytes) -> bool:
     return any(segment.payload == payload for segment in forger.segments(link.b))
 
 
+@requirement(21)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("server", [pytest.param("ours", marks=OURS), "native"])
 def test_answer_before_the_handshake_is_over(link: Link, server, ends):
@@ -157,6 +161,7 @@ def test_answer_before_the_handshake_is_over(link: Link, server, ends):
     assert len(link.audit().bad) == 2
 
 
+@requirement(19, 20)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_accepted_socket_has_flags_and_locks(link: Link, ends):
@@ -171,6 +176,7 @@ def test_accepted_socket_has_flags_and_locks(link: Link, ends):
     link.verify()
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_no_key_to_send_with(link: Link, ends):
@@ -202,6 +208,7 @@ def test_no_key_to_send_with(link: Link, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_first_key_between_connect_and_send(link: Link, ends):
@@ -225,6 +232,7 @@ def test_first_key_between_connect_and_send(link: Link, ends):
 TCP_FASTOPEN_CONNECT = 30
 
 
+@requirement(23)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_signed_though_there_is_no_key(link: Link, ends):
@@ -244,6 +252,7 @@ def test_signed_though_there_is_no_key(link: Link, ends):
     link.verify(unsigned=True)
 
 
+@requirement(26)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_unsigned_though_there_is_a_key(link: Link, ends):

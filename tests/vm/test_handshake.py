@@ -16,6 +16,7 @@ from handshake import ANSWER, CASES, OPENING, accept, assert_echoes, far_host, s
 from link import FIRST, V4, V6, Ends, Link, Mkt, Peer
 from link import ROLES as KINDS
 from netns import Tap
+from requirement import requirement
 from tcp_authopt_verify import Audit, Key, Policy
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
@@ -47,6 +48,7 @@ def in_all(link: Link, attempts: list[Attempt], flags: int, at_least: int) -> bo
     return all(count[attempt.port] >= at_least for attempt in attempts)
 
 
+@requirement(13)
 @pytest.mark.ours
 def test_syn_syn_ack_and_ack_are_lost(link: Link):
     """In every pairing, IPv4 and IPv6, at once, since the timers take seconds.
@@ -134,6 +136,7 @@ def crossed(link: Link, near: str, far: str, ends: Ends) -> tuple[Peer, Peer]:
     return a, b
 
 
+@requirement(13)
 @pytest.mark.parametrize(("near", "far", "ends"), CASES)
 def test_simultaneous_open(link: Link, near, far, ends):
     a, b = crossed(link, near, far, ends)
@@ -155,6 +158,7 @@ def test_simultaneous_open(link: Link, near, far, ends):
 LOOPED = Mkt("looped", b"to whom it was from", 77, 77)
 
 
+@requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("role", ROLES)
 def test_self_connect(link: Link, role, ends):
@@ -187,6 +191,7 @@ def test_self_connect(link: Link, role, ends):
     assert link.a.counters() == {}
 
 
+@requirement(21)
 @pytest.mark.parametrize(("client", "server", "ends"), CASES)
 def test_deferred_accept(link: Link, client, server, ends):
     """The ACK alone opens nothing: the request stays, and answers what is out of its window."""

@@ -185,6 +185,7 @@ def ports_of(link: Link) -> set[int]:
     return {record.segment.sport for record in link.audit().signed}
 
 
+@requirement(31)
 @OURS
 @pytest.mark.parametrize("ends", ENDS)
 def test_accepted_socket_inherits(link, ends):
@@ -212,6 +213,7 @@ def test_accepted_socket_inherits(link, ends):
     link.verify()
 
 
+@requirement(31)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("ends", ENDS)
 def test_time_wait(link, ends, role):

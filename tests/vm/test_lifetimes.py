@@ -138,6 +138,7 @@ def test_send_lifetimes(link, wall, case, asked):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(40)
 @BESIDE
 def test_key_begins_beside_one_without_end(link, wall, other, ends):
     """It is used from its first second on, since it is asked for; and not before that second."""
@@ -224,6 +225,7 @@ def test_nosend_and_norecv_over_lifetimes(link, wall, case):
     assert other.host.counters() == {}
 
 
+@requirement(40)
 @CASES
 @pytest.mark.parametrize("what", ["send", "both"])
 def test_last_key_ends(link, wall, case, what):
@@ -262,6 +264,7 @@ def test_last_key_ends(link, wall, case, what):
     assert other.host.counters() == {}
 
 
+@requirement(40)
 @CASES
 @pytest.mark.parametrize("then", ["longer", "another"])
 def test_last_key_to_receive_ends(link, wall, case, then):
@@ -292,6 +295,7 @@ def test_last_key_to_receive_ends(link, wall, case, then):
     assert other.host.counters() == {}
 
 
+@requirement(40)
 @BESIDE
 def test_connect_before_the_key_begins(link, wall, other, ends):
     """It fails, and no SYN leaves; from the first second on it works."""
@@ -310,6 +314,7 @@ def test_connect_before_the_key_begins(link, wall, other, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(40)
 @BESIDE
 def test_listener_before_the_key_begins(link, wall, other, ends):
     """SYNs that are signed with it are refused, and unsigned ones too, without an answer."""
@@ -333,6 +338,7 @@ def test_listener_before_the_key_begins(link, wall, other, ends):
 # ---- the two rules ----
 
 
+@requirement(9)
 @CASES
 def test_rule_of_rollover(link, wall, case):
     """The key that ends last, or the one that begins last; changed under a live connection.
@@ -364,6 +370,7 @@ def test_rule_of_rollover(link, wall, case):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(9)
 @BESIDE
 @pytest.mark.parametrize("rule", [0, 1])
 def test_rule_of_rollover_in_a_syn(link, wall, other, ends, rule):
@@ -430,6 +437,7 @@ def test_tolerance(link, wall, case):
     assert other.host.counters() == {}
 
 
+@requirement(42)
 def test_tolerance_is_not_asked_for(link, wall):
     """The RNextKeyID names no key that has not begun, or has ended."""
     wall.set(T + 50)

@@ -144,6 +144,7 @@ def test_key_is_replaced_by_other_bytes(link, ends, changed):
     assert watch.keys() == {"A": ["renewed"], "B": ["renewed"]}
 
 
+@requirement(5)
 @pytest.mark.ours
 @pytest.mark.parametrize("what", ["algorithm", "options"])
 def test_key_is_replaced_by_another_kind(link, what):
@@ -161,6 +162,7 @@ def test_key_is_replaced_by_another_kind(link, what):
     assert watch.keys() == {"A": ["renewed"], "B": ["renewed"]}
 
 
+@requirement(17)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server", "changed"), OURS_FIRST)
@@ -193,6 +195,7 @@ def test_replacing_validity_disturbs_nothing(link, client, server, changed, ends
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(17)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_replaced_all_the_time(link, ends):
@@ -227,6 +230,7 @@ def test_replaced_all_the_time(link, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(9)
 @pytest.mark.ours
 def test_key_added_too_late(link):
     """Whether a connection is protected is decided at its SYN, and never again."""

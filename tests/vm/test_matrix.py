@@ -54,6 +54,7 @@ def test_connection(link, client, server, ends, algorithm, data):
     check(link, key, len(data))
 
 
+@requirement(12)
 @pytest.mark.parametrize(
     "ends", [MAPPED_CLIENT, MAPPED_SERVER, MAPPED_BOTH], ids=["active", "passive", "both"]
 )
@@ -107,6 +108,7 @@ def test_timestamps(link, client, server, ends):
         newest[segment.src] = value
 
 
+@requirement(21)
 @pytest.mark.parametrize("who", ["client", "server"])
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
 @pytest.mark.parametrize(("client", "server"), PAIRS)

@@ -114,6 +114,7 @@ def test_key_for_a_peer_with_ao_keys(link, ends, order):
     link.verify()
 
 
+@requirement(9)
 @pytest.mark.parametrize("ends", ENDS)
 def test_socket_without_an_ao_key_for_the_peer(link, ends):
     """It talks MD5, its TCP_AUTHOPT can be read, and a key that comes later changes nothing."""
@@ -152,6 +153,7 @@ PREFIXES = [
 ]
 
 
+@requirement(32)
 @pytest.mark.parametrize(
     ("ends", "prefix"), [*(pytest.param(*p.values, None, id=p.id) for p in ENDS), *PREFIXES]
 )
@@ -202,6 +204,7 @@ def test_listener_for_peers_of_both_kinds(link, ends, prefix):
     assert not listener.asked
 
 
+@requirement(32)
 @pytest.mark.parametrize("victim", ["client", "server"])
 @pytest.mark.parametrize("ends", ENDS)
 def test_md5_in_a_protected_connection(link, ends, victim):
@@ -244,6 +247,7 @@ def test_md5_of_a_peer_that_must_use_ao(link, ends):
     link.connect(link.client("ours", ends, FIRST), listener).exchange()
 
 
+@requirement(32)
 @pytest.mark.parametrize("ends", ENDS)
 def test_ao_of_a_peer_that_must_use_md5(link, ends):
     """No AO key matches its signed SYN, so that the MD5 check decides: dropped."""
@@ -258,6 +262,7 @@ def test_ao_of_a_peer_that_must_use_md5(link, ends):
     assert {record.segment.flags for record in link.verify().segments} == {SYN}
 
 
+@requirement(32)
 @pytest.mark.parametrize("victim", ["client", "server"])
 @pytest.mark.parametrize("ends", ENDS)
 def test_ao_in_an_md5_connection(link, ends, victim):

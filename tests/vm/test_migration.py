@@ -14,6 +14,7 @@ from craft import SYN
 from forge import Forger
 from handshake import ANSWER, accept, sent
 from link import BAD, FIRST, PORT, ROLES, TIMEOUT, V4, V6, Connection, Ends, Link, Mkt, Peer
+from requirement import requirement
 from test_md5 import second_address
 from test_reuse import disconnect
 
@@ -63,6 +64,7 @@ def carry_over(link: Link, client: Peer, old: Peer, new: Peer) -> Connection:
     return connection
 
 
+@requirement(21)
 @pytest.mark.parametrize("client", ["ours", "native"])
 def test_signed_request_to_one_of_ours(link: Link, ends, client):
     """With the flags of the listener that hands it out."""
@@ -79,6 +81,7 @@ def test_signed_request_to_one_of_ours(link: Link, ends, client):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(21)
 def test_first_segment_opens_it(link: Link, ends):
     """Of a client that we play, which sends nothing twice: it is taken when it comes, or never."""
     old = join(link, "ours", ends, FIRST)
@@ -102,6 +105,7 @@ def test_first_segment_opens_it(link: Link, ends):
     link.verify()
 
 
+@requirement(21)
 def test_signed_request_to_the_kernels(link: Link, ends):
     """It has the same key: still signed, by both."""
     old = join(link, "ours", ends, FIRST)
@@ -112,6 +116,7 @@ def test_signed_request_to_the_kernels(link: Link, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(21)
 def test_signed_request_of_the_kernels(link: Link, ends):
     """The kernel drops what comes for a closed listener of its own, and asks the next one later."""
     old = join(link, "native", ends, FIRST)
@@ -133,6 +138,7 @@ def test_signed_request_of_the_kernels(link: Link, ends):
     link.verify()
 
 
+@requirement(21)
 def test_signed_request_to_a_plain_one(link: Link, ends):
     """Neither when data comes nor when the SYN-ACK is due again: not a byte that is unsigned."""
     old = join(link, "ours", ends, FIRST)
@@ -155,6 +161,7 @@ def test_signed_request_to_a_plain_one(link: Link, ends):
     assert link.verify().signed
 
 
+@requirement(9)
 @pytest.mark.parametrize("keys", ["none", "other-peer"])
 @pytest.mark.parametrize("role", ["ours", "plain"])
 def test_unsigned_request_goes_on(link: Link, ends, role, keys):
@@ -179,6 +186,7 @@ def test_unsigned_request_goes_on(link: Link, ends, role, keys):
     assert link.b.counters() == {}
 
 
+@requirement(26)
 def test_unsigned_request_of_a_plain_listener(link: Link, ends):
     """The one that takes it over has a key for the peer: it takes no unsigned one."""
     old = join(link, "plain", ends)
@@ -196,6 +204,7 @@ def test_unsigned_request_of_a_plain_listener(link: Link, ends):
     assert not report.signed
 
 
+@requirement(21)
 @pytest.mark.parametrize("fate", ["protected", "unprotected"])
 def test_listener_connects_while_a_request_of_it_is_pending(link: Link, ends, fate):
     """What comes for the request is judged by the request, not by what its listener became."""

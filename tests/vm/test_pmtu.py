@@ -9,6 +9,7 @@ from clock import wait_for
 from conftest import ROLES
 from link import V4, V6, Connection, Link
 from netns import Namespace, offloads_off
+from requirement import requirement
 from rtnetlink import Rtnetlink
 from test_icmp import accept_icmp, dropped, mtu
 
@@ -71,6 +72,7 @@ def arrives(connection: Connection) -> None:
     connection.close()
 
 
+@requirement(31)
 @pytest.mark.parametrize("role", ROLES)
 def test_errors_accepted(link, role):
     connection = link.connected(role, role)
@@ -82,6 +84,7 @@ def test_errors_accepted(link, role):
     link.verify()
 
 
+@requirement(31)
 @pytest.mark.parametrize("remedy", ["mtu-probing", "flag"])
 @pytest.mark.parametrize("role", ROLES)
 def test_errors_ignored(link, role, remedy):
@@ -100,6 +103,7 @@ def test_errors_ignored(link, role, remedy):
     link.verify()
 
 
+@requirement(31)
 @pytest.mark.parametrize("role", ROLES)
 def test_packet_too_big_of_ipv6(link, role):
     """Is no such error: it is heeded, if it quotes what is on its way."""

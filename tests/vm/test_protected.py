@@ -88,6 +88,7 @@ def assert_goes_on_unsigned(link: Link, client: Peer) -> None:
     assert not signed
 
 
+@requirement(9)
 def test_asked_for_after_the_syn(link, ends):
     """There is a key, but the socket asks while it waits for the answer: too late."""
     client = link.client("plain", ends)
@@ -99,6 +100,7 @@ def test_asked_for_after_the_syn(link, ends):
     assert_goes_on_unsigned(link, client)
 
 
+@requirement(9)
 def test_asked_for_after_connect_and_after_accept(link, ends):
     """There is a key at both ends, and both ask: too late."""
     connection = link.connected("plain", "plain", ends)
@@ -128,6 +130,7 @@ def test_key_comes_after_the_syn(link, ends):
     assert_goes_on_unsigned(link, client)
 
 
+@requirement(9)
 def test_key_goes_after_the_syn(link, ends):
     """The connection that is to come is protected, and cannot come without the key."""
     client = link.client("ours", ends, FIRST)
@@ -146,6 +149,7 @@ def test_key_goes_after_the_syn(link, ends):
     assert [r.reason for r in link.audit().bad] == ["no AO option"]
 
 
+@requirement(5)
 def test_key_is_replaced_after_the_syn(link, ends):
     """The answer to a SYN of the old one has to be of the new one."""
     renewed = replace(FIRST, name="renewed", secret=b"other bytes under the same ids")
@@ -165,6 +169,7 @@ def test_key_is_replaced_after_the_syn(link, ends):
     wait_for("its ACK", lambda: last() == (True, "renewed"))
 
 
+@requirement(9)
 @pytest.mark.parametrize("key", ["before", "after", "never-valid"])
 def test_connect_in_repair(link, ends, key):
     """There is no SYN: it is decided all the same."""
@@ -214,6 +219,7 @@ def accepted(listener: Peer) -> Peer:
     return replace(listener, sock=sock)
 
 
+@requirement(9)
 @pytest.mark.parametrize("what", ["key", "request"])
 def test_asked_for_before_the_syn(link, ends, what):
     """After listen(): what counts is the SYN."""
@@ -229,6 +235,7 @@ def test_asked_for_before_the_syn(link, ends, what):
     link.verify()
 
 
+@requirement(9)
 @pytest.mark.parametrize("what", ["key", "request"])
 def test_too_late_for_what_waits_to_be_accepted(link, ends, what):
     """The connection is there, though nobody has accepted it."""
@@ -252,6 +259,7 @@ def test_too_late_for_what_waits_to_be_accepted(link, ends, what):
     assert not link.verify(unsigned=True).signed
 
 
+@requirement(17)
 def test_key_goes_before_the_connection_is_accepted(link, ends):
     """It is protected, and mute, until there is a key."""
     listener = link.listen("ours", ends, FIRST)
@@ -270,6 +278,7 @@ def test_key_goes_before_the_connection_is_accepted(link, ends):
     link.verify()
 
 
+@requirement(9)
 def test_key_goes_after_the_syn_is_answered(link, ends):
     """The handshake does not end without it, nor unsigned, and goes on where it was with it."""
     listener = link.listen("ours", ends, FIRST)
@@ -287,6 +296,7 @@ def test_key_goes_after_the_syn_is_answered(link, ends):
     assert [r.reason for r in link.audit().bad] == ["no AO option"]
 
 
+@requirement(9)
 @pytest.mark.xfail(
     strict=True,
     reason="where the stack asks whether AO is required it does not say of which request",
@@ -308,6 +318,7 @@ def test_too_late_for_a_syn_that_is_answered(link, ends, what):
     assert server.sock.recv(100) == b"unsigned"
 
 
+@requirement(21)
 @pytest.mark.parametrize("what", ["key", "request"])
 def test_handshake_that_began_unsigned_is_refused_at_least(link, ends, what):
     """See the test above: it comes to nothing, and the next one is protected."""

@@ -51,6 +51,7 @@ def test_client_with_another_key(link, client, server, ends, key, counter):
     assert_refused(link, counter)
 
 
+@requirement(26)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("server", ROLES)
 def test_client_without_a_signature(link, server, ends):
@@ -79,6 +80,7 @@ def test_server_without_tcp_ao(link, client, ends):
     assert_refused(link, KEY_NOT_FOUND)
 
 
+@requirement(22)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("client", ROLES)
 def test_forged_answers_to_a_syn(link, client, ends):
@@ -112,6 +114,7 @@ def test_forged_answers_to_a_syn(link, client, ends):
     assert len(link.audit().bad) == len(forgeries) - 1
 
 
+@requirement(22)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("server", ROLES)
 def test_forged_end_of_a_handshake(link, server, ends):
@@ -207,6 +210,7 @@ def test_forged_segments_in_a_session(link, role, victim, ends):
     assert len(link.audit().bad) == bad
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_connect_without_a_key_to_send_with(link, ends):
@@ -222,6 +226,7 @@ def test_connect_without_a_key_to_send_with(link, ends):
     link.verify()
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_listener_without_a_key_to_send_with(link, ends):
@@ -239,6 +244,7 @@ def test_listener_without_a_key_to_send_with(link, ends):
     link.verify()
 
 
+@requirement(10)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_listener_without_a_key_to_receive_with(link, ends):
@@ -253,6 +259,7 @@ def test_listener_without_a_key_to_receive_with(link, ends):
     assert_refused(link, KEY_NOT_FOUND)
 
 
+@requirement(26)
 @pytest.mark.ours
 @pytest.mark.parametrize("flag", ["NOSEND", "NORECV", "wrong-peer"])
 @pytest.mark.parametrize("ends", ENDS)
@@ -296,6 +303,7 @@ def test_signed_syn_that_nobody_asked_for(link, ends, reject):
     assert not listener.asked
 
 
+@requirement(22)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_wrong_key_does_not_harm_the_right_one(link, ends):

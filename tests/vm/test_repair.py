@@ -72,6 +72,7 @@ def move(peer: Peer, frozen: Frozen) -> None:
     peer.sock = in_another_process(peer.host, frozen.rebuild)
 
 
+@requirement(15)
 @pytest.mark.parametrize(
     ("side", "peer", "ends", "algorithm"),
     [
@@ -173,6 +174,7 @@ def test_restored_after_a_wrap(link, side, peer, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(15)
 @pytest.mark.parametrize("ends", ENDS)
 def test_restored_with_isn_ffffffff(link, ends):
     """Which wraps with the SYN: at its sender, and at its receiver."""
@@ -237,6 +239,7 @@ def test_several_wraps_of_both_directions(link, ends):
     assert set(link.b.counters()) <= {BAD}, "the listener, of what the client sent alone"
 
 
+@requirement(15)
 def test_wrap_within_the_queues(link):
     """What is in them begins before it, and ends behind it."""
     connection, near, far = session(link, "active", "ours")
@@ -261,6 +264,7 @@ def test_wrap_within_the_queues(link):
     link.verify()
 
 
+@requirement(14)
 @pytest.mark.parametrize(("peer", "ends"), [("ours", V4), ("native", V6)], ids=["ours", "native"])
 def test_after_a_rollover(link, peer, ends):
     """The peer has only the second key left. What it asks for is part of the state.
@@ -335,6 +339,7 @@ def test_nothing_leaves_before_the_isns(link):
     link.verify()
 
 
+@requirement(9)
 def test_without_the_keys(link):
     """The connection is not protected then, which is noticed in time: before a segment leaves."""
     connection, near, _ = session(link, "active", "native")

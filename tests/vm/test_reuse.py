@@ -12,6 +12,7 @@ import abi
 from clock import wait_for
 from forge import Forger
 from link import FIRST, PORT, REQUIRED, ROLES, V4, V6, Ends, Link, Peer
+from requirement import requirement
 from rtnetlink import Rtnetlink
 from tcp_authopt_verify import Key
 from test_unload import TIME_WAIT, states
@@ -78,6 +79,7 @@ def assert_refuses_unsigned(link: Link, ends: Ends, listener: Peer) -> None:
     )
 
 
+@requirement(9)
 @pytest.mark.parametrize("key", ["before-listen", "after-listen"])
 def test_unprotected_then_listener(link, ends, key):
     """Parked while it was connected: it has to be watching again before the first SYN."""
@@ -94,6 +96,7 @@ def test_unprotected_then_listener(link, ends, key):
     assert_refuses_unsigned(link, ends, listener)
 
 
+@requirement(9)
 def test_protected_then_listener(link, ends):
     client = link.client("ours", ends, FIRST)
     connect_again(link, client, link.listen("native", ends, FIRST))
@@ -102,6 +105,7 @@ def test_protected_then_listener(link, ends):
     assert_refuses_unsigned(link, ends, listen_on(link, ends, client.sock))
 
 
+@requirement(9)
 def test_listener_without_a_key_then_with_one(link, ends):
     """Listens, serves an unsigned peer, is disconnected, and listens for a peer with a key."""
     listener = listen_on(link, ends, link.client("ours", ends).sock)
@@ -113,6 +117,7 @@ def test_listener_without_a_key_then_with_one(link, ends):
     assert_refuses_unsigned(link, ends, listener)
 
 
+@requirement(9)
 def test_connections_of_all_kinds_in_turn(link, ends):
     """Unprotected, protected, unprotected, protected: each as the keys were when it began."""
     listeners = {
@@ -143,6 +148,7 @@ def test_connections_of_all_kinds_in_turn(link, ends):
     assert ports == [{1001}, {1002}]
 
 
+@requirement(13)
 def test_other_key_the_second_time(link, ends):
     """Nothing of the first connection is left: not its ISNs, not its key, not its ids."""
     other = replace(FIRST, name="other", secret=b"another secret")
@@ -157,6 +163,7 @@ def test_other_key_the_second_time(link, ends):
     assert {record.key.name for record in report.signed} == {"first", "other"}
 
 
+@requirement(13)
 def test_connects_again_beside_its_own_time_wait(link, ends):
     """The old connection keeps its state: both answer, each with its own."""
     connection = link.connected("ours", "native", ends)
@@ -190,6 +197,7 @@ def add_addresses(link: Link, ends: Ends, *ends_of_it: int) -> list[str]:
     return addresses
 
 
+@requirement(9)
 def test_other_peer_each_time(link, ends):
     """Protected, protected with another key, unprotected: the keys stay, the peers differ.
 

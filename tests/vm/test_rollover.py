@@ -301,6 +301,7 @@ def test_clocks_that_differ(patient, wall, means, skew, ends):
     assert nothing_was_lost(link)
 
 
+@requirement(14)
 @BESIDE
 def test_idle_through_many_keys(patient, wall, client, server, ends):
     """The key that the other end asked for last has ended long ago."""
@@ -322,6 +323,7 @@ def test_idle_through_many_keys(patient, wall, client, server, ends):
     assert nothing_was_lost(link)
 
 
+@requirement(41)
 @BESIDE
 def test_sent_again_after_its_key_has_ended(hasty, wall, client, server, ends):
     """With the key of that time: what was lost before is not lost for good."""
@@ -351,6 +353,7 @@ def test_sent_again_after_its_key_has_ended(hasty, wall, client, server, ends):
             assert keys_in_turn(report, peer.host) == [0, 3]
 
 
+@requirement(14, 40)
 @BESIDE
 def test_a_hundred_rollovers_over_a_bad_cable(hasty, wall, client, server, ends):
     """One segment in a hundred is lost, one in twenty overtakes others; the session does not mind.

@@ -327,6 +327,7 @@ def probes(segments: list[Segment]) -> list[Segment]:
     return [s for s in segments if s.flags == ACK and not s.payload and s.seq == last]
 
 
+@requirement(21)
 def test_keepalives(link):
     """Both ends of every pairing ask, and are answered."""
     connections = []
@@ -359,6 +360,7 @@ def test_keepalives(link):
     assert nothing_refused(link)
 
 
+@requirement(21)
 def test_zero_window_probes(hasty):
     """In every pairing one end does not read: it is asked until it does, and gets everything."""
     link = hasty

@@ -164,6 +164,7 @@ def test_most_specific_key_signs_and_verifies(link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(10)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ALL_ENDS)
 def test_less_specific_key_is_not_tried(link, ends):
@@ -197,6 +198,7 @@ def test_less_specific_key_is_not_tried(link, ends):
     link.verify()
 
 
+@requirement(9)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), WITH_OURS)
 def test_less_specific_key_serves_while_no_more_specific_is_valid(link, client, server, ends):
@@ -311,6 +313,7 @@ def test_order_of_keys_in_a_syn(link, ends, swapped):
             give(control, key, abi.KEY_DEL, **criteria)
 
 
+@requirement(9)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_newest_of_overlapping_keys(link, ends):
@@ -348,6 +351,7 @@ def all_keys(link: Link, client: str, server: str, ends) -> tuple[Peer, Peer]:
     return link.client(client, ends, *clients), link.listen(server, ends, *servers)
 
 
+@requirement(14)
 @pytest.mark.parametrize("ends", ALL_ENDS)
 @pytest.mark.parametrize(("client", "server"), TO_OURS)
 def test_synack_has_the_key_that_the_syn_asks_for(link, client, server, ends):
@@ -363,6 +367,7 @@ def test_synack_has_the_key_that_the_syn_asks_for(link, client, server, ends):
     link.verify()
 
 
+@requirement(28)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("why", ["no-such-key", "not-to-send", "locked"])
@@ -391,6 +396,7 @@ def test_synack_has_another_key_where_it_must(link, ends, why):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(14)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_end_of_the_handshake_may_ask_for_another_key(link, ends):
@@ -433,6 +439,7 @@ def test_key_that_is_asked_for_is_not_there(link, ends):
     link.verify()
 
 
+@requirement(19)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), WITH_OURS)
 def test_locked_keyid(link, client, server, ends):
@@ -467,6 +474,7 @@ def test_locked_keyid(link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(19)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), WITH_OURS)
 def test_locked_rnextkeyid(link, client, server, ends):
@@ -500,6 +508,7 @@ def test_locked_rnextkeyid(link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(19)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_locks_of_a_listener_are_inherited_once(link, ends):
@@ -526,6 +535,7 @@ def test_locks_of_a_listener_are_inherited_once(link, ends):
 # --- keys that change meanwhile ------------------------------------------------------------------
 
 
+@requirement(17)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_keys_change_between_syn_and_ack(link, ends):
@@ -549,6 +559,7 @@ def test_keys_change_between_syn_and_ack(link, ends):
     assert wait_for("it", lambda: wire.keys()["B"]) == ["second"]
 
 
+@requirement(17)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), TO_OURS)
 def test_keys_change_between_ack_and_accept(link, client, server, ends):
@@ -592,6 +603,7 @@ def in_the_background(work: Callable[[], None]):
         os.waitpid(worker, 0)
 
 
+@requirement(17)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize(("client", "server"), WITH_OURS)
 def test_keys_change_all_the_time_while_connections_begin(link, client, server, ends):

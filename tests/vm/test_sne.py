@@ -52,6 +52,7 @@ def test_client_wraps(link: Link, client, server, ends):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(15)
 @pytest.mark.parametrize("isn", [NEAR, (1 << 32) - 2], ids=["near", "fffffffe"])
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("server", ROLES)
@@ -60,6 +61,7 @@ def test_peer_of_a_server_wraps(link: Link, server, ends, isn):
     accepts(link, server, ends, isn)
 
 
+@requirement(15)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_isn_ffffffff(link: Link, ends):

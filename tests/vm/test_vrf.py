@@ -31,6 +31,7 @@ from link import (
     Vrf,
 )
 from netns import Namespace
+from requirement import requirement
 from test_reuse import is_protected
 from test_selection import Wire, give
 
@@ -113,6 +114,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 at_the_server = pytest.mark.parametrize("machine", ["B"], indirect=True, ids=["server"])
 
 
+@requirement(9)
 def test_connect_with_the_key_of_the_vrf(machine, ends):
     """The same peer and the same ids everywhere; a socket may be bound to a port of the VRF."""
     for domain, link in machine.links.items():
@@ -132,6 +134,7 @@ def test_connect_with_the_key_of_the_vrf(machine, ends):
         assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
+@requirement(9)
 @at_the_server
 def test_accept_with_the_key_of_the_vrf(machine, ends):
     """By a listener of each VRF, then by one for all."""
@@ -154,6 +157,7 @@ def test_accept_with_the_key_of_the_vrf(machine, ends):
     assert machine.host.counters() == {}
 
 
+@requirement(10)
 @at_the_server
 def test_key_of_another_vrf_does_not_serve(machine, ends):
     """With a key of its own here it is refused as wrong, without one as unexpected."""
@@ -177,6 +181,7 @@ def test_key_of_another_vrf_does_not_serve(machine, ends):
         assert {record.source for record in link.report.signed} == {link.a.addresses[ends.wire]}
 
 
+@requirement(26)
 @at_the_server
 def test_where_a_listener_wants_signatures(machine, ends):
     """Where the key does not match, its peer is one without a key."""
@@ -200,6 +205,7 @@ def test_where_a_listener_wants_signatures(machine, ends):
     assert set(machine.host.counters()) == {REQUIRED}
 
 
+@requirement(9)
 def test_where_connect_signs(machine, ends):
     control = machine.links[MAIN].client("ours", ends)
     far = {
@@ -222,6 +228,7 @@ def test_where_connect_signs(machine, ends):
             assert ports == {FAR[role]}
 
 
+@requirement(9, 10)
 def test_vrf_is_more_specific_than_any_prefix(machine, ends):
     """A key for anybody in red goes before one for the host anywhere: to sign, and to verify."""
     host, anybody = KEYS[MAIN], KEYS[RED]
@@ -236,6 +243,7 @@ def test_vrf_is_more_specific_than_any_prefix(machine, ends):
         assert Wire(link).keys() == {"A": [key.name], "B": [key.name]}
 
 
+@requirement(9)
 def test_vrf_key_that_is_not_valid_gives_way(machine, ends):
     """To one of any VRF, in its VRF too."""
     red = machine.links[RED]
@@ -255,6 +263,7 @@ def test_vrf_key_that_is_not_valid_gives_way(machine, ends):
         assert not machine.links[domain].audit().segments
 
 
+@requirement(10)
 def test_key_of_another_vrf_does_not_serve_a_connection(machine, ends):
     """A connection outside of VRFs hears segments from red, too: with keys of its own only."""
     machine.accept_from_vrfs()

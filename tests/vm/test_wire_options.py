@@ -422,6 +422,7 @@ def test_listener_with_a_key(link, ends):
     assert {record.segment.dport for record in bad} <= unreadable, report.summary()
 
 
+@requirement(1, 2, 3)
 @pytest.mark.parametrize("reject", [False, True], ids=["accept", "reject"])
 def test_listener_without_a_key(link, ends, reject):
     """Asked for TCP-AO, but not from this sender, who gets unsigned answers."""
@@ -449,6 +450,7 @@ def nobody(link: Link, ends: Ends) -> str:
     return address
 
 
+@requirement(1, 2, 3, 27)
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
 def test_end_of_a_handshake(link, ends, signed):
     """Each form that is accepted ends a handshake of its own; the others leave theirs open."""
@@ -495,6 +497,7 @@ def test_end_of_a_handshake(link, ends, signed):
     assert report.ok, report.summary()
 
 
+@requirement(1, 2, 3, 27)
 def test_answer_to_a_syn(link, ends):
     """Each form that is accepted answers a SYN of its own; the others leave theirs unanswered."""
     key = key_of(ends)
@@ -555,6 +558,7 @@ def test_protected_connection(link, ends):
     assert report.ok, report.summary()
 
 
+@requirement(1, 2, 3)
 @pytest.mark.parametrize("reject", [False, True], ids=["accept", "reject"])
 def test_unprotected_connection(link, ends, reject):
     listener = link.listen("ours", ends)
@@ -590,6 +594,7 @@ def closed(link: Link, ends: Ends, key: Mkt) -> Forger:
     return Forger.of(link, link.b, ends.wire)
 
 
+@requirement(1, 2, 3, 27)
 def test_forms_in_time_wait(link, ends):
     """In copies of the last FIN: those accepted are acknowledged, and signed, no others."""
     key = key_of(ends)
@@ -606,6 +611,7 @@ def test_forms_in_time_wait(link, ends):
     assert len([r for r in report.signed if r.segment.flags == ACK]) >= volley.accepted
 
 
+@requirement(22)
 def test_segments_in_time_wait(link, ends):
     """Nothing that is not signed, or wrongly, is answered or ends it; a good last FIN is."""
     wrong = replace(FIRST, name="wrong", secret=b"guessed")
