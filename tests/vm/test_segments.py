@@ -30,11 +30,19 @@ TCP_LINGER2, TCP_USER_TIMEOUT = 8, 18
 ESTABLISHED, FIN_WAIT2, TIME_WAIT, CLOSE = 1, 5, 6, 7
 """States, as in TCP_INFO and in /proc/net/tcp."""
 
-EVERY_PAIR = [
-    (client, server, ends)
-    for client, server in (("ours", "ours"), ("ours", "native"), ("native", "ours"))
-    for ends in (V4, V6)
-]
+PAIRINGS = (("ours", "ours"), ("ours", "native"), ("native", "ours"))
+EVERY_PAIR = [(*roles, ends) for roles in PAIRINGS for ends in (V4, V6)]
+
+
+def each_pairing(*each_ends: Ends) -> pytest.MarkDecorator:
+    """A test of every pairing, each with one of these ends."""
+    rows = [
+        pytest.param(*roles, ends, id=f"{'-'.join(roles)}-{ends.wire}")
+        for roles, ends in zip(PAIRINGS, each_ends, strict=True)
+    ]
+    return pytest.mark.parametrize(("client", "server", "ends"), rows)
+
+
 CROSSWISE = pytest.mark.parametrize(
     ("client", "server", "ends", "who", "wraps"),
     [
@@ -223,14 +231,7 @@ def passed_the_wrap(segments: list[Segment]) -> bool:
 
 
 @requirement(15)
-@pytest.mark.parametrize(
-    ("client", "server", "ends"),
-    [
-        pytest.param("ours", "ours", V6, id="ours-ours-v6"),
-        pytest.param("ours", "native", V6, id="ours-native-v6"),
-        pytest.param("native", "ours", V4, id="native-ours-v4"),
-    ],
-)
+@each_pairing(V6, V6, V4)
 def test_rounds(link, client, server, ends):
     """Bytes pass the wrap in both directions, three times."""
     connection = connected(link, client, server, ends, wraps=True)
@@ -247,14 +248,7 @@ def test_rounds(link, client, server, ends):
 
 
 @requirement(15)
-@pytest.mark.parametrize(
-    ("client", "server", "ends"),
-    [
-        pytest.param("ours", "ours", V4, id="ours-ours-v4"),
-        pytest.param("ours", "native", V4, id="ours-native-v4"),
-        pytest.param("native", "ours", V6, id="native-ours-v6"),
-    ],
-)
+@each_pairing(V4, V4, V6)
 def test_reordered_at_the_wrap(patient, client, server, ends):
     """Six segments either way come in the opposite order: those behind the wrap are first."""
     link = patient
@@ -283,14 +277,7 @@ def test_reordered_at_the_wrap(patient, client, server, ends):
 
 
 @requirement(15)
-@pytest.mark.parametrize(
-    ("client", "server", "ends"),
-    [
-        pytest.param("ours", "ours", V6, id="ours-ours-v6"),
-        pytest.param("ours", "native", V6, id="ours-native-v6"),
-        pytest.param("native", "ours", V4, id="native-ours-v4"),
-    ],
-)
+@each_pairing(V6, V6, V4)
 def test_sent_again_at_the_wrap(hasty, client, server, ends):
     """What is lost begins before it; what has come again is acknowledged from behind it."""
     link = hasty
