@@ -4,7 +4,8 @@ import errno
 import socket
 import struct
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ STRAY_PORT, NATIVE_PORT, OTHER_PORT, PLAIN_PORT = range(1001, 1005)
 TCP_MD5SIG = 14
 OTHER_FAMILY = {"v4": "_v6_", "v6": "_v4_"}
 SEGMENTS = 1000
+LOCKDEP = Path("/proc/lockdep").exists()
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +36,29 @@ def functions(module):
     return names
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A tracer, and the functions that it is on."""
+
+    tracer: Tracer
+    functions: set[str]
+
+
 @pytest.fixture(scope="module", params=TRACERS)
-def tracer(request, functions):
-    """A tracer on all of them: the tests of one kind share it, and run in their order here."""
-    tracer = TRACERS[request.param](functions)
-    yield tracer
+def traced(request, functions):
+    """A tracer on all of them: the tests of one kind share it, and run in their order here.
+
+    Where a trampoline of BPF changes on a function that is replaced, the kernel's
+    update_ftrace_direct_mod() asks all trampolines that share theirs, with the lock of one held.
+    Lockdep complains (as it would at a live patch of two functions with fexit), so that with it
+    programs that change their trampolines are on one function only.
+    """
+    names = set(functions)
+    if request.param in ("fexit", "several") and LOCKDEP:
+        names = {name for name, callback in functions.items() if callback == "tao_hot_call"}
+        assert len(names) == 1
+    tracer = TRACERS[request.param](names)
+    yield Traced(tracer, names)
     tracer.close()
 
 
@@ -156,28 +176,28 @@ def test_plain_segments_meet_no_hook(functions, link):
     assert len(link.verify(unsigned=True).unsigned) > SEGMENTS
 
 
-def nothing_gets_by(tracer: Tracer, functions: dict[str, str], link: Link, ends: Ends) -> None:
+def nothing_gets_by(traced: Traced, link: Link, ends: Ends) -> None:
     """The tests of a kind of tracer."""
-    before = tracer.hits()
+    before = traced.tracer.hits()
     use_md5(link)
     protected_traffic(link, ends)
     other_traffic(link, ends)
-    hits = tracer.hits() - before
-    unmet = {name for name in functions if not hits[name]}
-    assert unmet == {name for name in functions if OTHER_FAMILY[ends.wire] in name}
+    hits = traced.tracer.hits() - before
+    unmet = {name for name in traced.functions if not hits[name]}
+    assert unmet == {name for name in traced.functions if OTHER_FAMILY[ends.wire] in name}
 
 
-def test_nothing_gets_by_if_attached_after_the_module(tracer, functions, link):
-    nothing_gets_by(tracer, functions, link, V6)
+def test_nothing_gets_by_if_attached_after_the_module(traced, link):
+    nothing_gets_by(traced, link, V6)
 
 
 @pytest.fixture
-def reloaded(module, tracer):
+def reloaded(module, traced):
     """The module has come after the tracer."""
     module.unload(wait=True)
     module.enable()
 
 
 @pytest.mark.usefixtures("reloaded")
-def test_nothing_gets_by_if_attached_before_the_module(tracer, functions, link):
-    nothing_gets_by(tracer, functions, link, V4)
+def test_nothing_gets_by_if_attached_before_the_module(traced, link):
+    nothing_gets_by(traced, link, V4)
