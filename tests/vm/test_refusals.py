@@ -114,6 +114,29 @@ def test_forged_answers_to_a_syn(link, client, ends):
     assert len(link.audit().bad) == len(forgeries) - 1
 
 
+@requirement(21)
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_signed_answer_to_another_syn(link, ends):
+    """TCP would reset it; without the peer's ISN that cannot be signed, and the SYN comes again."""
+    client = link.client("ours", ends, FIRST)
+    link.start(client)
+    wait_for("the SYN", lambda: link.audit().signed)
+    forger = Forger.of(link, link.b, ends.wire)
+    answer, signature = forger.tcp(seq=5000, flags=SYN | ACK), forger.ao(FIRST, src_isn=5000)
+    forger.send(replace(answer, ack=answer.ack + 1), signature)
+    wait_for("the SYN to come again", lambda: len(forger.segments(link.a)) == 2)
+    assert client.pending
+    forger.send(answer, signature)
+    wait_for("the good one to be taken", lambda: not client.pending)
+    assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    # To the verifier the wrong one belongs to a handshake that it has not seen.
+    (bad,) = link.audit().bad
+    assert bad.segment.ack == answer.ack + 1
+    assert not [segment for segment in forger.segments(link.a) if segment.flags & RST]
+    assert link.a.counters() == {}
+
+
 @requirement(22)
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("server", ROLES)
