@@ -1,6 +1,5 @@
 """Allocations that fail on demand, on kernels with CONFIG_FAILSLAB: those of `make test-debug`."""
 
-import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ MODULES = 0xFFFFFFFFA0000000, 0xFFFFFFFFFF000000
 """Where the code of modules is; ours is the only one that does anything meanwhile."""
 ANYWHERE = 0, 2**64 - 1
 
+EVERYTHING = ("",)
 OURS = ("kmalloc",)
 """Slabs, by the beginning of their name: all that the module allocates comes from these."""
 SOCKETS = ("TCP", "request_sock_TCP", "tw_sock_TCP", "tcp_bind")
@@ -71,19 +71,24 @@ def failing(
         (FAILSLAB / "probability").write_text("0")
 
 
-def each_failing(slabs: tuple[str, ...], callers: tuple[int, int]) -> Iterator["Attempt"]:
+def each_failing(
+    slabs: tuple[str, ...], callers: tuple[int, int], growth: float = 1
+) -> Iterator["Attempt"]:
     """An attempt whose first allocation fails, one whose second does, until there are no more.
 
+    With `growth` those that are that many times later; the first few are tried all the same.
     The last attempt meets no failure. An earlier one may succeed, too: the allocator itself makes
     allocations that it can do without.
     """
     with failing(slabs, callers):
-        for number in itertools.count(1):
+        number = 1
+        while True:
             attempt = Attempt(number)
             yield attempt
             if not attempt.failed:
-                assert number > 1, "nothing was allocated"
-                return
+                break
+            number = max(number + 1, int(number * growth))
+        assert number > 1, "nothing was allocated"
 
 
 class Attempt:

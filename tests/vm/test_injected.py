@@ -14,10 +14,22 @@ import abi
 from abi import pack_key
 from clock import ticks, wait_for
 from conftest import PAIRS
-from inject import ANYWHERE, MODULES, OURS, SEGMENTS, SOCKETS, each_failing, failing, needs_failslab
+from inject import (
+    ANYWHERE,
+    EVERYTHING,
+    MODULES,
+    OURS,
+    SEGMENTS,
+    SOCKETS,
+    each_failing,
+    failing,
+    needs_failslab,
+)
 from link import FIRST, PORT, TIMEOUT, V4, V6, Connection, Peer
+from module import finit_module
 from netns import Namespace
 from test_reuse import disconnect
+from tracing import hooked
 
 pytestmark = [pytest.mark.ours, needs_failslab]
 
@@ -60,6 +72,22 @@ def fresh_socket() -> Iterator[socket.socket]:
     with namespace.entered(), socket.socket() as sock:
         yield sock
     namespace.close()
+
+
+def test_module_is_loaded(module):
+    """With all hooks or none. Most allocations are ftrace's, thousands of them."""
+    functions = hooked()
+    module.unload(wait=True)
+    answers = set()
+    for attempt in each_failing(EVERYTHING, MODULES, growth=1.3):
+        answer = attempt.answer(partial(finit_module, module.file))
+        assert module.loaded == (not answer)
+        assert hooked() == ({} if answer else functions)
+        if not answer:
+            module.unload(wait=True)
+        answers.add(answer)
+    module.enable()
+    assert answers == {0, errno.ENOMEM}
 
 
 def test_authopt():

@@ -1,6 +1,5 @@
 """Loading: all or nothing, with one line in the kernel's log that says which function and why."""
 
-import ctypes
 import errno
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from clock import SLOWDOWN, wait_for
+from module import finit_module
 from tracing import TRACEFS, hooked
 
 pytestmark = pytest.mark.ours
@@ -34,7 +34,6 @@ HELD_FUNCTIONS = (
 """The first and the last of each set."""
 ATTACHED = {"tao_cold_call", "tao_hot_call", "tao_sockopt_call"}
 ERROR = 3
-SYS_FINIT_MODULE = 313  # x86-64
 
 
 class Log:
@@ -125,18 +124,11 @@ def switch_ftrace_off() -> int:
     return 0
 
 
-def load(file: Path) -> int:
-    """Loads the module in this file; gives the error of the system call, which insmod rewords."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with file.open("rb") as module:
-        failed = libc.syscall(SYS_FINIT_MODULE, module.fileno(), b"", 0)
-    return ctypes.get_errno() if failed else 0
-
-
 def refuse(file: Path, number: int, function: str, reason: str) -> None:
     """Loading gives this error and this line, and leaves no hook behind."""
     with Log() as log:
-        assert load(file) == number
+        with pytest.raises(OSError, match=rf"^\[Errno {number}\] "):
+            finit_module(file)
         assert log.ours() == [(ERROR, f"tcp_authopt: cannot hook {function}: {reason}")]
     assert "tcp_authopt" not in (TRACEFS / "enabled_functions").read_text()
     assert not Path("/sys/module/tcp_authopt").exists()
