@@ -278,6 +278,7 @@ def test_key_goes_before_the_connection_is_accepted(link, ends):
 
 
 @requirement(9)
+@pytest.mark.usefixtures("quick")
 def test_key_goes_after_the_syn_is_answered(link, ends):
     """The handshake does not end without it, nor unsigned, and goes on where it was with it."""
     listener = link.listen("ours", ends, FIRST)
