@@ -283,8 +283,9 @@ def test_key_goes_after_the_syn_is_answered(link, ends):
     """The handshake does not end without it, nor unsigned, and goes on where it was with it."""
     listener = link.listen("ours", ends, FIRST)
     forger = answered(link, ends, FIRST)
-    # Without delay: when the SYN-ACK is due again, and there is no key, the request is gone.
     unsigned, signed = [forger.frame(forger.tcp(), ao) for ao in (None, forger.ao(FIRST))]
+    # When the SYN-ACK is due, and there is no key, the request is gone: two seconds after this.
+    wait_for("the SYN-ACK to come again", lambda: len(forger.segments(link.b)) == 2)
     listener.delete(FIRST)
     link.a.inject(unsigned)
     link.a.inject(signed)
