@@ -52,7 +52,7 @@ help:
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
 	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
 	@echo "make test-debug    the tests in the VM on a kernel with KASAN, lockdep and the like, and"
-	@echo "                   with allocations that fail; builds it first, in half an hour"
+	@echo "                   with allocations that fail; builds it first, in a quarter of an hour"
 	@echo "make test-hostile  two million random socket options: half an hour"
 	@echo "make prepare       all kernels, side by side; each target does so for what it needs"
 	@echo "make clean         remove what was built here (not the cache: see scripts/prepare --help)"

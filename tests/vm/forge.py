@@ -5,9 +5,7 @@ forgery differs from a good segment in exactly one point.
 """
 
 import hashlib
-import socket
-from collections.abc import Container, Iterable
-from contextlib import closing
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Self
@@ -127,16 +125,6 @@ def with_md5(segment: Tcp, secret: bytes) -> Tcp:
 def md5_is_right(segment: Segment, secret: bytes) -> bool:
     """Whether it has one MD5 option, with the right digest."""
     return [option.value for option in segment.named(OPTION_MD5)] == [md5_digest(segment, secret)]
-
-
-def inject_all(host: Host, frames: Iterable[bytes]) -> None:
-    """Puts many frames on the cable, one after another."""
-    with host.namespace.entered():
-        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    with closing(raw):
-        raw.bind((host.interface, 0))
-        for frame in frames:
-            raw.send(frame)
 
 
 def judge_without(link: Link, forged: Container[bytes], *, unsigned: bool = False) -> Report:

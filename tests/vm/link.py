@@ -103,6 +103,7 @@ class Host:
         self.namespace = Namespace(machine)
         self.sockets: list[socket.socket] = []
         self._control: dict[socket.AddressFamily, socket.socket] = {}
+        self._raw: socket.socket | None = None
         self._gates: list[Gate] = []
 
     def address(self, wire: str, family: socket.AddressFamily) -> str:
@@ -138,13 +139,15 @@ class Host:
         return self._control[family]
 
     def inject(self, frame: bytes) -> None:
-        """Sends a frame out of the host's interface, byte for byte as it is."""
-        with (
-            self.namespace.entered(),
-            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock,
-        ):
-            sock.bind((self.interface, 0))
-            sock.send(frame)
+        """Sends a frame out of the host's interface, byte for byte as it is.
+
+        The socket is kept: closing one waits for a grace period.
+        """
+        if self._raw is None:
+            with self.namespace.entered():
+                self._raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            self._raw.bind((self.interface, 0))
+        self._raw.send(frame)
 
     def gate(self) -> Gate:
         """What loses segments on their last yard to this host; closed with the host."""
@@ -157,15 +160,16 @@ class Host:
         counters = self.namespace.counters()
         return {name: counters[name] for name in REFUSALS if counters[name]}
 
-    def close(self) -> None:
-        """Resets what is still connected and lets the namespace go."""
+    def close(self, *, reset: bool) -> None:
+        """Closes the sockets, each with a reset or as its state has it; lets the namespace go."""
         for sock in self.sockets:
             if sock.fileno() >= 0:
-                # An orphan would keep the namespace, and the module, until it gives up.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+                if reset:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
                 sock.close()
-        for gate in self._gates:
-            gate.close()
+        for opened in (*self._gates, self._raw):
+            if opened:
+                opened.close()
         if self.vrf:
             # A VRF that goes with a port in it complains if the port is on its way out, too.
             with self.namespace.entered(), Rtnetlink() as rtnetlink:
@@ -315,6 +319,8 @@ class Link:
         self.third_party: list[Key] = []
         """Those between other addresses than the hosts' own."""
         self.report: Report | None = None
+        self._audit: Audit | None = None
+        self._terms: tuple = ()
         self._cable()
         for family, wire in ((socket.AF_INET, "v4"), (socket.AF_INET6, "v6")):
             self._await_path(family, wire)
@@ -444,13 +450,18 @@ class Link:
         return Policy((*keys, *self.third_party), unsigned_anywhere=unsigned)
 
     def audit(self, *, unsigned: bool = False) -> Report:
-        """Judges all that was on the wire so far; the capture must be complete."""
-        auditor = Audit(self.policy(unsigned=unsigned))
-        self.report = auditor.report
-        records = self.report.records
+        """Judges all that was on the wire so far; the capture must be complete.
+
+        What was judged on the same terms before is not judged again.
+        """
+        terms = (unsigned, *self.known, *self.third_party)
+        if self._audit is None or terms != self._terms:
+            self._audit, self._terms = Audit(self.policy(unsigned=unsigned)), terms
+        records = self._audit.report.records
         while len(records) != self.tap.counted():
             for frame in self.tap.settle()[len(records) :]:
-                auditor.feed(frame)
+                self._audit.feed(frame)
+        self.report = Report(self._audit.policy, records)
         assert self.tap.drops == 0, f"the tap lost {self.tap.drops} frames"
         return self.report
 
@@ -465,12 +476,15 @@ class Link:
         write(path.with_suffix(".pcap"), self.tap.drain())
         path.with_suffix(".json").write_text(dump_policy(self.policy()))
 
-    def close(self) -> None:
-        """Takes everything down."""
+    def close(self, *, reset: bool = True) -> None:
+        """Takes everything down.
+
+        Without resets orphans keep the namespaces, and the module, until they give up.
+        """
         self.tap.close()
         # The cable goes with either of its ends.
         for host in sorted((self.a, self.b), key=lambda host: host.vrf is None):
-            host.close()
+            host.close(reset=reset)
 
 
 @dataclass

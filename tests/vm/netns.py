@@ -67,15 +67,6 @@ class Namespace:
         with self.entered():
             Path("/proc/sys", name).write_text(str(value))
 
-    def packets(self, interface: str) -> int:
-        """The interface's own count of packets received and sent."""
-        for line in self.read("dev").splitlines():
-            name, _, numbers = line.partition(":")
-            if name.strip() == interface:
-                fields = numbers.split()
-                return int(fields[1]) + int(fields[9])
-        raise LookupError(interface)
-
     def counters(self) -> dict[str, int]:
         """The TcpExt counters."""
         names, values = (
@@ -110,13 +101,24 @@ class Tap:
         self.namespace, self.interface = namespace, interface
         self.frames: list[Frame] = []
         self.drops = 0
+        with namespace.entered():
+            self._counts = os.open("/proc/self/net/dev", os.O_RDONLY)
         for _ in ticks(f"a moment's silence on {interface}"):
-            self._base = namespace.packets(interface)
+            self._base = self._packets()
             self._socket = self._open()
             # A frame between the count and the tap would be missed, so none may have come.
-            if namespace.packets(interface) == self._base:
+            if self._packets() == self._base:
                 return
             self._socket.close()
+
+    def _packets(self) -> int:
+        """The interface's own count of packets received and sent."""
+        for line in os.pread(self._counts, 1 << 16, 0).decode().splitlines():
+            name, _, numbers = line.partition(":")
+            if name.strip() == self.interface:
+                fields = numbers.split()
+                return int(fields[1]) + int(fields[9])
+        raise LookupError(self.interface)
 
     def _open(self) -> socket.socket:
         with self.namespace.entered():
@@ -144,7 +146,7 @@ class Tap:
 
     def counted(self) -> int:
         """How many packets the interface has counted since the tap was opened."""
-        return self.namespace.packets(self.interface) - self._base
+        return self._packets() - self._base
 
     def settle(self, seconds: float = 5.0) -> list[Frame]:
         """Waits until all that the interface counted is here and no more is coming."""
@@ -161,3 +163,4 @@ class Tap:
     def close(self) -> None:
         """Stops capturing."""
         self._socket.close()
+        os.close(self._counts)

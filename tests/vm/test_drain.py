@@ -27,12 +27,16 @@ UNUSABLE = errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH
 """What connect() says without a route."""
 
 
-@pytest.fixture(autouse=True)
-def fresh(module):
-    """The module as it comes, and turned on; what is drained stays so until it is loaded again."""
+@pytest.fixture(scope="module", autouse=True)
+def _unloaded(module):
+    """The first test, too, finds the module as it comes."""
     if module.loaded:
         module.unload(wait=True)
-    module.enable()
+
+
+@pytest.fixture(autouse=True)
+def _unloaded_again(module):
+    """What is drained stays so until it is loaded again, which the next test does."""
     yield
     if module.loaded:
         module.unload(wait=True)

@@ -143,12 +143,7 @@ def test_namespace_that_ends_leaves_nothing(module, ends):
         assert {it.charged for it in left} == {True, False}
         assert len({it.size for it in left}) >= 4
         for link in links:
-            link.tap.close()
-            for host in (link.a, link.b):
-                # As when their programs are killed.
-                for sock in host.sockets:
-                    sock.close()
-                host.namespace.close()
+            link.close(reset=False)  # as when their programs are killed
         wait_for("everything to be freed", lambda: not ledger.left(), 20)
     wait_for("the module to be unused", lambda: module.users == 0, 20)
 

@@ -18,7 +18,7 @@ import pytest
 import abi
 from clock import wait_for
 from craft import ACK, FIN, PSH, RST, SYN, Ao, Tcp
-from forge import Forger, inject_all, judge_without
+from forge import Forger, judge_without
 from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, V4, V6, Ends, Link, Mkt, Peer
 from requirement import requirement
 from rtnetlink import Rtnetlink
@@ -328,7 +328,8 @@ class Volley:
             self.counted[BAD] += 1
         else:
             self.counted[counter] += len(forms)
-        inject_all(self.forger.host, frames)
+        for frame in frames:
+            self.forger.host.inject(frame)
         names = f"{forms[0].name} ... {forms[-1].name}"
         try:
             wait_for("the counters", lambda: self.counters() == self.counted)
@@ -488,7 +489,7 @@ def test_end_of_a_handshake(link, ends, signed):
     volley.fire(accepted, fate)
     assert {accepted_port(listener) for _ in accepted} == set(ports)
     assert not listener.asked
-    inject_all(link.a, [make(form("good", *[SIGNED] * signed), last)])
+    link.a.inject(make(form("good", *[SIGNED] * signed), last))
     assert accepted_port(listener) == last
     assert volley.ports(SYN | ACK) <= {*ports, last}
     friend = link.client("native" if signed else "plain", ends, *[key] * signed)
@@ -526,7 +527,7 @@ def test_answer_to_a_syn(link, ends):
     wait_for("those accepted to connect", lambda: not any(c.pending for c in answered))
     assert unanswered.pending
     assert {data[13] for data in volley.answers()} <= {SYN, ACK}
-    inject_all(link.b, [make(form("AO", SIGNED))])
+    link.b.inject(make(form("AO", SIGNED)))
     wait_for("a good answer to be taken", lambda: not unanswered.pending)
     for client in clients:
         assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 
 from .capture import Frame
@@ -19,6 +20,12 @@ from .wire import ACK, OPTION_AO, OPTION_MD5, RST, SYN, Malformed, Segment, pars
 End = tuple[bytes, int]
 
 _HALF, _FULL = 1 << 31, 1 << 32
+
+
+@lru_cache(maxsize=1024)
+def address(packed: bytes) -> str:
+    """The address as it is written; a capture has few of them, and many segments of each."""
+    return str(ip_address(packed))
 
 
 def unwrap(reference: int, seq: int) -> int:
@@ -103,7 +110,7 @@ class Record:
     @property
     def source(self) -> str:
         """The sender's address, empty where the frame is no TCP segment."""
-        return "" if self.segment is None else str(ip_address(self.segment.src))
+        return "" if self.segment is None else address(self.segment.src)
 
     def __str__(self) -> str:
         if self.segment is None:
@@ -112,19 +119,19 @@ class Record:
         ids = "" if self.keyid is None else f" ao {self.keyid}/{self.rnextkeyid}"
         why = f" ({self.reason})" if self.reason else ""
         return (
-            f"frame {self.number}: {ip_address(segment.src)}.{segment.sport} > "
-            f"{ip_address(segment.dst)}.{segment.dport} [{segment.flag_letters()}] "
+            f"frame {self.number}: {address(segment.src)}.{segment.sport} > "
+            f"{address(segment.dst)}.{segment.dport} [{segment.flag_letters()}] "
             f"seq {segment.seq} ack {segment.ack} length {len(segment.payload)}{ids}: "
             f"{self.status.value}{why}"
         )
 
 
 class Report:
-    """All verdicts on one capture."""
+    """All verdicts on one capture, or on its beginning."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, records: Iterable[Record] = ()) -> None:
         self.policy = policy
-        self.records: list[Record] = []
+        self.records = list(records)
 
     def having(self, status: Status) -> list[Record]:
         """The records with this verdict."""
@@ -166,7 +173,7 @@ class Report:
             lines[0] += "; not TCP: " + ", ".join(f"{n} {name}" for name, n in others.items())
         flows: dict[tuple[str, str, str], list[Record]] = {}
         for record in self.signed + self.unsigned:
-            target = str(ip_address(record.segment.dst))
+            target = address(record.segment.dst)
             what = "unsigned"
             if record.key is not None:
                 what = (
