@@ -3,17 +3,17 @@
 import errno
 import socket
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 import abi
 from clock import wait_for
 from conftest import ROLES
-from craft import ACK
+from craft import ACK, PSH, SYN
 from forge import Forger
 from handshake import ANSWER, CASES, OPENING, accept, assert_echoes, far_host, sent, talk_in_turn
-from link import FIRST, V4, V6, Ends, Link, Mkt, Peer
+from link import FIRST, PORT, SECOND, TIMEOUT, V4, V6, Ends, Link, Mkt, Peer
 from link import ROLES as KINDS
 from netns import Tap
 from requirement import requirement
@@ -219,6 +219,37 @@ def test_deferred_accept(link: Link, client, server, ends):
     connection.exchange()
     connection.close()
     link.verify()
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@requirement(14)
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("server", ROLES)
+def test_syn_comes_again_with_another_rnextkeyid(link: Link, server, ends):
+    """Each SYN-ACK is what the first SYN asked for; the connection follows its last segment."""
+    listener = link.listen(server, ends, FIRST, SECOND)
+    forger = Forger(link, link.a, ends.wire, 1024, PORT)
+    syn = forger.tcp(seq=9000, flags=SYN)
+    first = forger.ao(FIRST, src_isn=9000)
+    second = replace(first, rnextkeyid=link.b.ids(SECOND)[0])
+    for count, signature in enumerate((first, second), 1):
+        forger.send(syn, signature)
+        wait_for("a SYN-ACK", lambda n=count: len(sent(link, link.b, ANSWER)) >= n)
+
+    signature = replace(second, dst_isn=forger.isn(link.b))
+    forger.send(forger.tcp(), signature)
+    wait_for("the handshake to end", lambda: listener.asked)
+    forger.send(forger.tcp(flags=PSH | ACK, payload=b"with the second, please"), signature)
+    accepted, _ = listener.sock.accept()
+    accepted.settimeout(TIMEOUT)
+    link.b.sockets.append(accepted)
+    assert accepted.recv(100) == b"with the second, please"
+    accepted.send(b"as you wish")
+    wait_for("data", lambda: forger.segments(link.b)[-1].payload)
+
+    from_b = [r for r in link.verify().signed if r.source == link.b.addresses[ends.wire]]
+    assert {r.key.name for r in from_b if r.segment.flags & SYN} == {"first"}
+    assert from_b[-1].key.name == "second"
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
