@@ -171,8 +171,9 @@ class Host:
             if opened:
                 opened.close()
         if self.vrf:
-            # A VRF that goes with a port in it complains if the port is on its way out, too.
-            with self.namespace.entered(), Rtnetlink() as rtnetlink:
+            # A VRF that goes with a port in it complains if the port is on its way out, too. The
+            # other end's VRF may have taken the cable along.
+            with self.namespace.entered(), Rtnetlink() as rtnetlink, suppress(OSError):
                 rtnetlink.delete(self.interface)
         self.namespace.close()
 

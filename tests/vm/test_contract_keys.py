@@ -39,6 +39,16 @@ def with_port(key: bytes) -> bytes:
     return key[:90] + struct.pack("!H", 179) + key[92:]
 
 
+def with_scope(key: bytes) -> bytes:
+    """The key with an interface beside its IPv6 address."""
+    return key[:112] + struct.pack("=I", 7) + key[116:]
+
+
+def to_delete(key: bytes) -> bytes:
+    """The key with the flag that deletes it."""
+    return (int.from_bytes(key[:4], "little") | abi.KEY_DEL).to_bytes(4, "little") + key[4:]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -59,12 +69,10 @@ def test_identity_is(sock, other):
     abi.set_key(sock, other)
     assert len(rows()) == 2
     for value, left in ((other, 1), (key, 0)):
-        flags = int.from_bytes(value[:4], "little") | abi.KEY_DEL
-        delete = flags.to_bytes(4, "little") + value[4:]
-        abi.set_key(sock, delete)
+        abi.set_key(sock, to_delete(value))
         assert len(rows()) == left
         with refused(errno.ENOENT):
-            abi.set_key(sock, delete)
+            abi.set_key(sock, to_delete(value))
 
 
 @pytest.mark.parametrize(
@@ -85,8 +93,17 @@ def test_identity_is_not(sock, other):
     abi.set_key(sock, pack_key(**KEY))
     abi.set_key(sock, other)
     assert len(rows()) == 1
-    flags = int.from_bytes(other[:4], "little") | abi.KEY_DEL
-    abi.set_key(sock, flags.to_bytes(4, "little") + other[4:])
+    abi.set_key(sock, to_delete(other))
+    assert rows() == []
+
+
+def test_identity_is_not_the_scope(sock6):
+    """A link-local peer is one on every link."""
+    key = pack_key(**KEY | {"address": "fe80::2"})
+    for other in (with_scope(key), key):
+        abi.set_key(sock6, other)
+        assert len(rows()) == 1
+    abi.set_key(sock6, to_delete(with_scope(key)))
     assert rows() == []
 
 
