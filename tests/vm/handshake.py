@@ -4,7 +4,6 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple, Self
 
 import pytest
@@ -108,11 +107,8 @@ def far_host(link: Link, role: str, ends: Ends, *keys: Mkt) -> Peer:
 
 def accept(listener: Peer, client: Peer) -> Connection:
     """Takes the connection out of the listener's queue."""
-    accepted, _ = listener.sock.accept()
-    accepted.settimeout(TIMEOUT)
     client.sock.settimeout(TIMEOUT)
-    listener.host.sockets.append(accepted)
-    return Connection(client, replace(listener, sock=accepted), listener)
+    return Connection(client, listener.accept(), listener)
 
 
 class Negotiated(NamedTuple):

@@ -98,6 +98,8 @@ class Host:
     ) -> None:
         self.name, self.number, self.vrf = name, number, vrf
         self.interface = f"veth{name}{vrf.name if vrf else ''}"
+        self.device = vrf.name if vrf else ""
+        """What its sockets are bound to."""
         self.mac = bytes([2, 0, 0, 0, 0, number])
         self.addresses = {"v4": f"192.0.2.{number}", "v6": f"2001:db8::{number}"}
         self.namespace = Namespace(machine)
@@ -117,12 +119,10 @@ class Host:
         return (key.a_id, key.b_id) if self.name == "A" else (key.b_id, key.a_id)
 
     def new_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-        """A socket of this host, and of its VRF."""
+        """A socket of this host, bound to its device."""
         with self.namespace.entered():
             sock = socket.socket(family, kind)
-        if self.vrf:
-            device = self.vrf.name.encode()
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.device.encode())
         return sock
 
     def tcp_socket(self, family: socket.AddressFamily) -> socket.socket:
@@ -296,6 +296,13 @@ class Peer:
         readable, _, _ = select.select([self.sock], [], [], 0)
         return bool(readable)
 
+    def accept(self) -> "Peer":
+        """The next connection of the listening socket; closed with the host."""
+        sock, _ = self.sock.accept()
+        sock.settimeout(TIMEOUT)
+        self.host.sockets.append(sock)
+        return replace(self, sock=sock)
+
     def add(self, key: Mkt, flags: int = 0) -> None:
         """Adds a key for the other end; flags are for our role only."""
         self.link.know(key)
@@ -407,10 +414,7 @@ class Link:
     def connect(self, client: Peer, listener: Peer) -> "Connection":
         """Connects and accepts."""
         client.sock.connect((client.address, listener.sock.getsockname()[1]))
-        accepted, _ = listener.sock.accept()
-        accepted.settimeout(TIMEOUT)
-        listener.host.sockets.append(accepted)
-        return Connection(client, replace(listener, sock=accepted), listener)
+        return Connection(client, listener.accept(), listener)
 
     def join(self, a: Peer, b: Peer) -> "Connection":
         """The connection of two sockets that have connected to each other, without a listener."""

@@ -19,18 +19,7 @@ class Neighbour(Host):
     def __init__(self, name: str, number: int, vrf: Vrf | None) -> None:
         super().__init__(name, number, vrf=vrf)
         self.addresses["v6"] = f"fe80::{number}"
-
-    def new_socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-        """A socket of this host."""
-        with self.namespace.entered():
-            sock = socket.socket(family, kind)
-        bind_to(sock, self.interface)
-        return sock
-
-
-def bind_to(sock: socket.socket, interface: str) -> None:
-    """None if it is empty."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        self.device = self.interface
 
 
 @pytest.fixture(params=[None, Vrf("red", 100)], ids=["main", "vrf"])
@@ -52,7 +41,7 @@ def listen_everywhere(link: Link, role: str, *keys: Mkt) -> Peer:
     """A listener for all interfaces and VRFs."""
     link.b.namespace.write_sysctl("net/ipv4/tcp_l3mdev_accept", 1)
     listener = link.listen(role, V6, *keys)
-    bind_to(listener.sock, "")
+    listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"")
     return listener
 
 

@@ -21,7 +21,6 @@ from link import (
     PORT,
     REQUIRED,
     SECOND,
-    TIMEOUT,
     V4,
     V6,
     Ends,
@@ -212,10 +211,7 @@ def answered(link: Link, ends: Ends, key=None) -> Forger:
 def accepted(listener: Peer) -> Peer:
     """The connection that waits to be accepted."""
     wait_for("a connection", lambda: listener.asked)
-    sock, _ = listener.sock.accept()
-    sock.settimeout(TIMEOUT)
-    listener.host.sockets.append(sock)
-    return replace(listener, sock=sock)
+    return listener.accept()
 
 
 @requirement(9)
