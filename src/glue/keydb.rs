@@ -274,17 +274,13 @@ impl KeyDb {
                 Some(shapes_of(counts, |_| true, Some(shape)).ok_or(Error::NoMem)?)
             }
         };
-        self.index_add(&mkt)?;
-
-        // The new key can be found before the old one cannot.
-        if let Some(shapes) = more_shapes {
-            self.shapes.set(Some(shapes));
-        }
-        writer.by_age.insert(place.into_node(age, mkt));
-        writer.last_serial = serial;
-        match (old, at) {
-            (Some((old_age, _)), _) => self.take_out(&mut writer, old_age),
-            (None, at) => {
+        match old.and_then(|(old_age, _)| writer.by_age.remove(&old_age)) {
+            Some(old) => self.index_replace(&old, &mkt),
+            None => {
+                self.index_add(&mkt)?;
+                if let Some(shapes) = more_shapes {
+                    self.shapes.set(Some(shapes));
+                }
                 writer.count += 1;
                 match at {
                     Ok(at) => {
@@ -297,6 +293,8 @@ impl KeyDb {
                 }
             }
         }
+        writer.by_age.insert(place.into_node(age, mkt));
+        writer.last_serial = serial;
         self.next_generation();
         drop(writer);
         if old.is_some_and(|(_, same)| same.is_none()) {
@@ -315,7 +313,10 @@ impl KeyDb {
             .map(Mkt::age)
             .ok_or(Error::NoEnt)?;
         drop(guard);
-        self.take_out(&mut writer, age);
+        if let Some(mkt) = writer.by_age.remove(&age) {
+            // SAFETY: The index is alive and has the key in it.
+            unsafe { bindings::tao_index_del(self.index.get(), mkt.node.get()) };
+        }
         writer.count -= 1;
         let shape = identity.criteria.shape();
         let at = writer.counts.iter().position(|(other, _)| *other == shape);
@@ -382,11 +383,14 @@ impl KeyDb {
         .map_err(|_| Error::NoMem)
     }
 
-    /// Removes a key, which is freed when its readers have gone.
-    fn take_out(&self, writer: &mut Writer, age: u64) {
-        if let Some(mkt) = writer.by_age.remove(&age) {
-            // SAFETY: The index is alive and has the key in it.
-            unsafe { bindings::tao_index_del(self.index.get(), mkt.node.get()) };
+    /// Readers find `mkt` in place of `old`, which has the same criteria: one of the two, always.
+    fn index_replace(&self, old: &RcuBox<Mkt>, mkt: &RcuBox<Mkt>) {
+        let node = mkt.node.get();
+        // SAFETY: The index is alive and has `old` in it; nobody else knows the new key yet, so its
+        // node is ours to write.
+        unsafe {
+            (*node).criteria = old.spec.criteria.to_key();
+            bindings::tao_index_replace(self.index.get(), old.node.get(), node);
         }
     }
 

@@ -144,6 +144,30 @@ int tao_index_add(struct rhltable *index, struct tao_mkt *mkt)
 	return rhltable_insert(index, &mkt->link, tao_index_params);
 }
 
+/*
+ * Puts @mkt where @old is, which has the same criteria: in one step, so that a reader who goes
+ * through the keys with these criteria meets one of the two, wherever he is. If it were added in
+ * front, and @old removed, one in between would meet neither.
+ */
+void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt)
+{
+	struct rhlist_head *at;
+
+	/* There is one writer at a time. Beside it the table may be resized, but not these lists. */
+	RCU_INIT_POINTER(mkt->link.next, rcu_dereference_protected(old->link.next, true));
+	rcu_read_lock();
+	at = rhltable_lookup(index, old->criteria, tao_index_params);
+	if (at == &old->link) {
+		WARN_ON_ONCE(rhashtable_replace_fast(&index->ht, &old->link.rhead,
+						     &mkt->link.rhead, tao_index_params));
+	} else {
+		while (rcu_dereference(at->next) != &old->link)
+			at = rcu_dereference(at->next);
+		rcu_assign_pointer(at->next, &mkt->link);
+	}
+	rcu_read_unlock();
+}
+
 void tao_index_del(struct rhltable *index, struct tao_mkt *mkt)
 {
 	rhltable_remove(index, &mkt->link, tao_index_params);

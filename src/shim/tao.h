@@ -186,6 +186,7 @@ void tao_call_rcu(struct rcu_head *head, rcu_callback_t func);
 int tao_index_init(struct rhltable *index);
 void tao_index_destroy(struct rhltable *index);
 int tao_index_add(struct rhltable *index, struct tao_mkt *mkt);
+void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt);
 void tao_index_del(struct rhltable *index, struct tao_mkt *mkt);
 struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria);
 struct tao_mkt *tao_index_next(struct tao_mkt *mkt);

@@ -48,20 +48,25 @@ pytestmark = pytest.mark.usefixtures("quick")
 NOBODY = 99
 """An id that no key has."""
 CONNECTIONS, ROUNDS = 20, 3
+OTHERS, REPLACED, BULK = 50, 100, 100_000
 
 
 def give(peer: Peer, key: Mkt, flags: int = 0, **criteria: object) -> None:
     """Adds, replaces or deletes a key of ours, with any criteria."""
     if not flags & abi.KEY_DEL:
         peer.link.know(key)
-    value = abi.pack_key(
+    abi.set_key(peer.sock, packed(peer, key, flags, **criteria))
+
+
+def packed(peer: Peer, key: Mkt, flags: int = 0, **criteria: object) -> bytes:
+    """The value of TCP_AUTHOPT_KEY that does it."""
+    return abi.pack_key(
         *peer.host.ids(key),
         alg=key.algorithm.ours,
         secret=key.secret,
         flags=flags,
         **criteria,
     )
-    abi.set_key(peer.sock, value)
 
 
 def in_order(role: str, *keys: Mkt) -> list[Mkt]:
@@ -640,4 +645,36 @@ def test_keys_change_all_the_time_while_connections_begin(link, client, server, 
             if number >= CONNECTIONS and rounds() >= ROUNDS:
                 break
     assert wire.keys() == {"A": ["first"], "B": ["first"]}
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@requirement(17)
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("client", "server"), WITH_OURS)
+def test_key_is_replaced_while_lookups_pass_others(link, client, server, ends):
+    """A lookup that goes through many keys with the same criteria finds the old one or the new."""
+    native = {role: [FIRST] * (role == "native") for role in (client, server)}
+    listener = link.listen(server, ends, *native[server])
+    end = link.client(client, ends, *native[client])
+    controls = [peer for peer, role in ((end, client), (listener, server)) if role == "ours"]
+    never = abi.KEY_NOSEND | abi.KEY_NORECV
+    others = [replace(FIRST, a_id=n, b_id=n) for n in range(100, 100 + OTHERS)]
+    keys = [(key, never) for key in others] + [(FIRST, 0)]
+    values = [
+        (peer.sock, packed(peer, key, flags, address=peer.address))
+        for peer in controls
+        for key, flags in keys
+    ]
+    link.know(FIRST)
+
+    def change() -> None:
+        for sock, value in values:
+            abi.set_key(sock, value)
+
+    change()
+    connection = link.connect(end, listener)
+    with in_the_background(change) as rounds:
+        while rounds() < REPLACED:
+            connection.exchange(bytes(BULK), bytes(BULK))
+    link.verify()
     assert (link.a.counters(), link.b.counters()) == ({}, {})
