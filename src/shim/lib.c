@@ -146,8 +146,7 @@ int tao_index_add(struct rhltable *index, struct tao_mkt *mkt)
 
 /*
  * Puts @mkt where @old is, which has the same criteria: in one step, so that a reader who goes
- * through the keys with these criteria meets one of the two, wherever he is. If it were added in
- * front, and @old removed, one in between would meet neither.
+ * through the keys with these criteria meets one of the two, wherever he is.
  */
 void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt)
 {
