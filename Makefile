@@ -67,20 +67,19 @@ test-host:
 	cargo test --quiet
 
 # All tests, unless TESTS says which.
-TESTS := tests/verifier tests/vm
+TESTS :=
 .PHONY: test-vm
 test-vm:
 	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
-	$(VM) --allow-from tests/vm/provoked-log --share . -- $(PYTEST) $(TESTS)
+	scripts/test-vm --kernel $(TEST_KERNEL) -- $(TESTS)
 
 # The same on a kernel that looks for what tests do not see, and in which allocations can be made to
 # fail, also while the module is loaded, which then says so. It is an order of magnitude slower.
 .PHONY: test-debug
 test-debug:
 	scripts/build --kernel debug --source tests/modules
-	scripts/vm --kernel debug --mem 4G --timeout 7200 --allow-from tests/vm/provoked-log \
-		--allow-pattern 'tcp_authopt: cannot hook \w+: [a-z ]+ \(-ENOMEM\)' \
-		--share . -- env SLOWDOWN=10 $(PYTEST) $(TESTS)
+	SLOWDOWN=10 scripts/test-vm --kernel debug --mem 4G --timeout 7200 \
+		--allow-pattern 'tcp_authopt: cannot hook \w+: [a-z ]+ \(-ENOMEM\)' -- $(TESTS)
 
 # Two million random calls, where test-vm makes some thousands: half an hour.
 HOSTILE_CALLS := 2000000
