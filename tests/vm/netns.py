@@ -90,6 +90,14 @@ def offloads_off(interface: str) -> None:
             fcntl.ioctl(sock, SIOCETHTOOL, request)
 
 
+def through_all_cpus() -> None:
+    """Runs on each CPU in turn: a frame that was being passed on there before has been."""
+    cpus = os.sched_getaffinity(0)
+    for cpu in cpus:
+        os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, cpus)
+
+
 class Tap:
     """Captures every frame of an interface into a socket's buffer, which nothing has to empty.
 
@@ -106,10 +114,13 @@ class Tap:
         for _ in ticks(f"a moment's silence on {interface}"):
             self._base = self._packets()
             self._socket = self._open()
-            # A frame between the count and the tap would be missed, so none may have come.
-            if self._packets() == self._base:
+            # A frame between the count and the tap would be missed, and one that was counted, but
+            # not yet passed on, be captured: neither may have come.
+            through_all_cpus()
+            if self._packets() == self._base and not self.drain():
                 return
             self._socket.close()
+            self.frames.clear()
 
     def _packets(self) -> int:
         """The interface's own count of packets received and sent."""
