@@ -438,9 +438,9 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
 }
 
-/* Whether what comes from @addr for @sk has to be signed. */
-static bool tao_peer_keyed(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
-			   int family)
+/* Whether what comes from @addr for @sk, whose state is @conn, has to be signed. */
+static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, int l3index,
+			   const union tcp_ao_addr *addr, int family)
 {
 	struct tao_peer peer = { .family = sk->sk_family, .l3index = l3index };
 
@@ -450,7 +450,7 @@ static bool tao_peer_keyed(const struct sock *sk, int l3index, const union tcp_a
 		ipv6_addr_set_v4mapped(addr->a4.s_addr, (struct in6_addr *)peer.addr);
 	else
 		memcpy(peer.addr, &addr->a4, sizeof(addr->a4));
-	return tao_rust_must_sign(tao_attached(sk), &peer);
+	return tao_rust_must_sign(conn, &peer);
 }
 
 static bool tao_ours_do_lookup(struct ftrace_regs *fregs)
@@ -469,18 +469,19 @@ static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
 {
 	struct tao_conn *conn = tao_attached(sk);
 
-	return conn && in_softirq() && tao_peer_keyed(sk, l3index, addr, family) ? &conn->key :
-	       NULL;
+	return conn && in_softirq() && tao_peer_keyed(conn, sk, l3index, addr, family) ?
+	       &conn->key : NULL;
 }
 
 /* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8, R32). */
 static bool tao_ours_md5_do_lookup(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	const struct tao_conn *conn = tao_attached(sk);
 
 	/* Outside of softirq it is asked for setsockopt() and getsockopt(). */
-	return tao_attached(sk) && in_softirq() &&
-	       tao_peer_keyed(sk, TAO_ARG(fregs, 1, int),
+	return conn && in_softirq() &&
+	       tao_peer_keyed(conn, sk, TAO_ARG(fregs, 1, int),
 			      TAO_ARG(fregs, 2, const union tcp_ao_addr *),
 			      TAO_ARG(fregs, 3, int));
 }
