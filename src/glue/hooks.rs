@@ -414,19 +414,11 @@ unsafe extern "C" fn tao_rust_receive(
             header,
             peer: ffi::peer_of(&*peer),
         };
-        let again = || {
-            let mut numbers = *numbers;
-            if state == bindings::tao_state_TAO_PAIRED {
-                bindings::tao_reread(sk, conn, &mut numbers);
-            }
-            rx::State::new(state, &numbers)
-        };
         rx::receive(
             conn_of(conn),
             Sock::from_raw(sk),
             &received,
             rx::State::new(state, &*numbers),
-            again,
             || bindings::tao_md5_wanted(sk, peer, (*segment).family),
         )
     }

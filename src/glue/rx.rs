@@ -64,17 +64,16 @@ pub(super) struct Received<'a> {
     pub(super) peer: Peer,
 }
 
-/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `again`: the state, read once
-/// more. `wants_md5`: the socket has an MD5 key for the sender.
+/// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `wants_md5`: the socket has an
+/// MD5 key for the sender.
 pub(super) fn receive(
     conn: &Conn,
     sk: Sock<'_>,
     received: &Received<'_>,
     state: State,
-    again: impl Fn() -> State,
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
-    match judge(conn, received, state, again) {
+    match judge(conn, received, state) {
         // What the stack does for a segment without AO it does not do behind this hook.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
@@ -136,7 +135,6 @@ fn judge(
     conn: &Conn,
     received: &Received<'_>,
     state: State,
-    again: impl Fn() -> State,
 ) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
     let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
@@ -157,7 +155,7 @@ fn judge(
     if matches!(state, State::Request(_)) && !may_send(conn, &received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, received, &tcp, &option, state, again)?;
+    verify(conn, received, &tcp, &option, state)?;
     // A SYN may be of any age.
     if own && (!tcp.syn() || tcp.ack()) {
         conn.on_received(KeyIds {
@@ -180,31 +178,20 @@ fn verify(
     tcp: &TcpHeader<'_>,
     option: &AoOption,
     state: State,
-    again: impl Fn() -> State,
 ) -> Result<(), Refusal> {
     let Received { segment, peer, .. } = received;
     let opening = tcp.syn() && !tcp.ack();
     let ends = segment.endpoints(tcp.source(), tcp.dest());
     let context = state.context().ok_or(Refusal::Closed)?;
     let (isns, sne) = isns_and_sne(context, tcp).ok_or(Refusal::Unknown)?;
-    let right = |key: &TrafficKey, sne| {
+    let check = |key: &TrafficKey| {
         let mac = key
             .mac(sne, &ends, tcp, option.offset, segment)
             .map_err(|_| Refusal::Discard(Discard::Malformed))?;
-        Ok(tags_equal(&mac, &option.mac))
-    };
-    let check = |key: &TrafficKey| {
-        if right(key, sne)? {
-            return Ok(());
-        }
-        // SNE and sequence number of the connection were read one after the other, without its
-        // lock: while another CPU took it over a wrap, they did not belong together.
-        let settled = again()
-            .context()
-            .and_then(|context| isns_and_sne(context, tcp));
-        match settled {
-            Some((_, settled)) if settled != sne && right(key, settled)? => Ok(()),
-            _ => Err(Refusal::Discard(Discard::BadMac)),
+        if tags_equal(&mac, &option.mac) {
+            Ok(())
+        } else {
+            Err(Refusal::Discard(Discard::BadMac))
         }
     };
 

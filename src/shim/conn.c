@@ -138,10 +138,14 @@ void tao_conn_put(struct tao_conn *conn)
 		call_rcu(&conn->info.rcu, tao_conn_free_rcu);
 }
 
-/* The TIME-WAIT socket of an attached socket gets the state, too. */
-void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw)
+/*
+ * The TIME-WAIT socket of an attached socket gets the state, too. @rcv: where the peer is in its
+ * stream, which a TIME-WAIT socket takes no further than a FIN.
+ */
+void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv)
 {
 	refcount_inc(&conn->info.refcnt);
+	conn->tw_rcv = rcv;
 	spin_lock_bh(&tao_attached_lock);
 	conn->tw = &tcptw->tw_sk;
 	spin_unlock_bh(&tao_attached_lock);
@@ -409,6 +413,7 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	if (err)
 		return err;
 	tao_peer_of_sock(sk, &conn->peer);
+	WRITE_ONCE(conn->rcv_shift, 0);
 	/*
 	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
 	 * route, which the socket may have had before.
@@ -576,7 +581,7 @@ void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
 		.src_isn = ntohl(conn->info.lisn),
 		.dst_isn = ntohl(conn->info.risn),
 		.snd_sne = tao_rust_sne(conn->info.snd_sne, tp->snd_una, tp->snd_nxt),
-		.rcv_sne = tao_rcv_sne(&conn->info),
+		.rcv_sne = tao_rcv_place(sk, conn) >> 32,
 		.snd_seq = tp->snd_nxt,
 		.rcv_seq = tp->rcv_nxt,
 	};
@@ -588,23 +593,14 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
 	struct tcp_ao_info *info = &conn->info;
+	u64 rcv_sne;
 
 	info->lisn = htonl(repair->src_isn);
-	info->risn = htonl(repair->dst_isn);
+	WRITE_ONCE(info->risn, htonl(repair->dst_isn));
 	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
-	WRITE_ONCE(info->rcv_sne, tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt) -
-		   tao_isn_wraps(info->risn));
-}
-
-/*
- * Where the peer of @sk, which may be a TIME-WAIT socket, is now. The stack counts the SNE up and
- * then moves rcv_nxt, under a lock that is not held here.
- */
-void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers)
-{
-	numbers->sne = tao_rcv_sne(&conn->info);
-	numbers->seq = READ_ONCE(sk->sk_state) == TCP_TIME_WAIT ?
-		       READ_ONCE(tcp_twsk(sk)->tw_rcv_nxt) : READ_ONCE(tcp_sk(sk)->rcv_nxt);
+	rcv_sne = tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt);
+	WRITE_ONCE(conn->rcv_shift, conn->rcv_shift + (rcv_sne << 32 | tp->rcv_nxt) -
+		   tao_rcv_place(sk, conn));
 }
 
 /* @sk may be a request socket. */

@@ -13,7 +13,7 @@
 extern struct hlist_node *tao_key_mark;
 
 bool tao_is_marked(const struct tcp_ao_info *info);
-void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw);
+void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
 void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_forget(const struct sock *sk);
@@ -51,10 +51,19 @@ static inline u32 tao_isn_wraps(__be32 isn)
 	return isn == htonl(0xffffffff);
 }
 
-/* SNE of rcv_nxt. The stack counts the wraps that it sees; that of the SYN itself it does not. */
-static inline u32 tao_rcv_sne(const struct tcp_ao_info *info)
+/*
+ * Where the peer of @sk, a full socket, is in its stream: the SNE, and below it a sequence number,
+ * which is rcv_nxt but for a FIN at most. This is read without the socket lock, so it is one load of
+ * one word that the stack counts up: rcv_nxt and the SNE that the stack keeps beside it are two,
+ * and a reader between them would take a segment of 4 GiB ago for a new one. Nor does the stack
+ * count all wraps: it misses that of an ISN of 2^32-1, and that of the data of a SYN-ACK.
+ */
+static inline u64 tao_rcv_place(const struct sock *sk, const struct tao_conn *conn)
 {
-	return READ_ONCE(info->rcv_sne) + tao_isn_wraps(info->risn);
+	static_assert(sizeof(tcp_sk(sk)->bytes_received) == sizeof(unsigned long));
+
+	return (u64)ntohl(READ_ONCE(conn->info.risn)) + 1 + READ_ONCE(conn->rcv_shift) +
+	       READ_ONCE(tcp_sk(sk)->bytes_received);
 }
 
 #endif /* TAO_CONN_H */

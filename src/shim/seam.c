@@ -411,8 +411,11 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		numbers.lisn = ntohl(conn->info.lisn);
 		numbers.risn = ntohl(conn->info.risn);
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
+			u64 place = tao_rcv_place(sk, conn);
+
 			state = TAO_PAIRED;
-			tao_reread(sk, conn, &numbers);
+			numbers.sne = place >> 32;
+			numbers.seq = place;
 		} else if (now_in == TCP_SYN_SENT) {
 			state = TAO_SYN_SENT;
 		} else if (now_in == TCP_SYN_RECV) {
@@ -637,7 +640,10 @@ static bool tao_ours_time_wait(struct ftrace_regs *fregs)
 
 static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
 {
-	tao_share(tao_attached((struct sock *)tp), tcptw);
+	struct sock *sk = (struct sock *)tp;
+	struct tao_conn *conn = tao_attached(sk);
+
+	tao_share(conn, tcptw, tao_rcv_place(sk, conn));
 }
 
 /*
@@ -658,8 +664,9 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	numbers = (struct tao_numbers) {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
+		.sne = conn->tw_rcv >> 32,
+		.seq = conn->tw_rcv,
 	};
-	tao_reread((const struct sock *)tw, conn, &numbers);
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
 	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer, TAO_PAIRED,

@@ -47,6 +47,9 @@ struct tao_peer {
  * @tw: its TIME-WAIT socket, while that has the state
  * @attached: node in the list of states that are attached
  * @peer: its other end, if the connection is protected
+ * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
+ *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
+ * @tw_rcv: that place when the TIME-WAIT socket was made
  * @key: stands for "the key" where the stack wants one. Last, for its flexible array. The pointers
  *	that the stack calculates into that array are never followed: all who would are hooked.
  *
@@ -59,6 +62,8 @@ struct tao_conn {
 	struct inet_timewait_sock *tw;
 	struct list_head	attached;
 	struct tao_peer		peer;
+	__u64			rcv_shift;
+	__u64			tw_rcv;
 	struct tcp_ao_key	key;
 };
 
@@ -223,7 +228,6 @@ bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 fa
 int tao_conn_tables_init(void);
 void tao_conn_tables_exit(void);
 
-void tao_reread(const struct sock *sk, const struct tao_conn *conn, struct tao_numbers *numbers);
 int tao_drain(void);
 
 /* hook.c, net.c */
