@@ -30,6 +30,11 @@ use super::sockopt::Answer;
 use super::tx;
 use crate::proto::conn::KeyIds;
 use crate::proto::error::Error;
+use crate::proto::verdict::child;
+use crate::proto::verdict::crowded;
+use crate::proto::verdict::Child;
+use crate::proto::verdict::Crowded;
+use crate::proto::verdict::Origin;
 use crate::proto::wire::parse_auth;
 use crate::proto::wire::Auth;
 use crate::proto::wire::KeyId;
@@ -65,6 +70,8 @@ declared!(
     tao_rust_keyed,
     tao_rust_must_sign,
     tao_rust_may_send,
+    tao_rust_crowded,
+    tao_rust_child,
     tao_rust_transmit,
     tao_rust_reply,
     tao_rust_receive,
@@ -346,6 +353,47 @@ unsafe extern "C" fn tao_rust_may_send(
 ) -> bool {
     // SAFETY: Both live.
     unsafe { tx::may_send(conn_of(conn), &ffi::peer_of(&*peer)) }
+}
+
+/// What becomes of a SYN that the stack would drop, or answer by a cookie. `is_signed`: it carries
+/// AO. `requests`: so many does the listener have, and `backlog` is the most that it is to have.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_crowded(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+    is_signed: bool,
+    requests: u32,
+    backlog: u32,
+) -> bindings::tao_crowded {
+    // SAFETY: Both live.
+    let keyed = unsafe { rx::is_keyed(conn_of(conn), &ffi::peer_of(&*peer)) };
+    match crowded(keyed, is_signed, requests, backlog) {
+        Crowded::Stack => bindings::tao_crowded_TAO_CROWDED_STACK,
+        Crowded::Admit => bindings::tao_crowded_TAO_CROWDED_ADMIT,
+        Crowded::Drop => bindings::tao_crowded_TAO_CROWDED_DROP,
+    }
+}
+
+/// What becomes of a child. `is_signed`: the stack holds its handshake for a signed one.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_child(
+    listener: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+    is_signed: bool,
+    origin: bindings::tao_origin,
+) -> bindings::tao_child {
+    // SAFETY: Both live.
+    let keyed = unsafe { rx::is_keyed(conn_of(listener), &ffi::peer_of(&*peer)) };
+    let origin = match origin {
+        bindings::tao_origin_TAO_OF_REQUEST => Origin::Request,
+        bindings::tao_origin_TAO_OF_FAST_OPEN => Origin::FastOpen,
+        _ => Origin::Cookie,
+    };
+    match child(keyed, is_signed, origin) {
+        Child::Protected => bindings::tao_child_TAO_CHILD_PROTECTED,
+        Child::Unprotected => bindings::tao_child_TAO_CHILD_UNPROTECTED,
+        Child::Refused => bindings::tao_child_TAO_CHILD_REFUSED,
+    }
 }
 
 // ---- segments ----

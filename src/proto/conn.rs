@@ -61,8 +61,9 @@ pub enum Context {
 /// (RFC 5925 5.2, 6.2; R13).
 ///
 /// A SYN without ACK stands for itself in every state, retransmitted or new: its own ISN, none of
-/// the receiver's, SNE 0. `None` if they cannot be known: a listener gets neither a SYN nor the
-/// ACK of a SYN cookie. That segment is dropped.
+/// the receiver's, SNE 0. `None` if they cannot be known, since a listener gets another segment, and
+/// has no request that it belongs to. It is dropped, and nothing is computed for it: nor for the ACK
+/// of a SYN cookie, see [`super::verdict::child`].
 pub fn isns_and_sne(context: Context, header: &TcpHeader<'_>) -> Option<(Isns, Sne)> {
     let seq = header.seq();
     if header.syn() && !header.ack() {
@@ -73,12 +74,6 @@ pub fn isns_and_sne(context: Context, header: &TcpHeader<'_>) -> Option<(Isns, S
         return Some((isns, Sne(0)));
     }
     let (isns, basis, basis_seq) = match context {
-        // The ACK of a SYN cookie comes right after both SYNs.
-        Context::Listen if header.ack() && !header.syn() => {
-            let src = Isn(seq.wrapping_sub(1));
-            let dst = Isn(header.ack_seq().wrapping_sub(1));
-            (Isns { src, dst }, Sne(0), src.0)
-        }
         Context::Listen => return None,
         // A SYN-ACK brings its ISN. A RST that refuses our SYN is of a peer that has none: its
         // sequence number stands for it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of a received segment (RFC 5925 7.5).
+//! What becomes of a received segment (RFC 5925 7.5), and of the handshakes that it is part of.
 
 use super::wire::AoOption;
 use super::wire::Auth;
@@ -52,5 +52,80 @@ pub fn first_step(parsed: Result<Auth, Malformed>, keyed: bool, reject_unexpecte
         (Ok(Auth::Ao(_) | Auth::AoOfOtherLength), false) => Step::CheckMd5,
         (Ok(Auth::AoOfOtherLength), true) => Step::Drop(Discard::BadLength),
         (Ok(Auth::Ao(option)), true) => Step::Verify(option),
+    }
+}
+
+/// Requests that peers with keys may have beyond a listener's backlog, where that is smaller.
+pub const SPARE_REQUESTS: u32 = 256;
+
+/// What to do with a SYN for which a listener has no room among its requests, or which it would
+/// answer by a SYN cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowded {
+    /// What the stack does: its sender is nobody's peer.
+    Stack,
+    /// Make it a request all the same.
+    Admit,
+    /// Drop it.
+    Drop,
+}
+
+/// A signed SYN of a peer with keys was verified, so that nobody without a key, however many SYNs he
+/// sends, keeps a peer out; and no connection of such a peer is opened by a cookie, whose ISNs are
+/// those that the ACK shows, so that a recorded one could be played again as a whole.
+///
+/// Old signed SYNs can be played, too. They make one request for each pair of ports, so there is a
+/// bound: as many again as the backlog, and no fewer than [`SPARE_REQUESTS`].
+///
+/// `signed` is not *verified* where a peer's first key has come since: the ACK will show. An unsigned
+/// one would be refused then.
+pub fn crowded(keyed: bool, signed: bool, requests: u32, backlog: u32) -> Crowded {
+    let bound = backlog.saturating_add(backlog.max(SPARE_REQUESTS));
+    match (keyed, signed) {
+        (false, _) => Crowded::Stack,
+        (true, true) if requests < bound => Crowded::Admit,
+        (true, _) => Crowded::Drop,
+    }
+}
+
+/// What a listener makes a new connection of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A request, by the ACK that completes it.
+    Request,
+    /// An ACK that shows a SYN cookie: there is no request.
+    Cookie,
+    /// A SYN, by TCP Fast Open, before the handshake is over.
+    FastOpen,
+}
+
+/// What becomes of a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// It is protected.
+    Protected,
+    /// It is not.
+    Unprotected,
+    /// There is none. Of [`Origin::FastOpen`] a request is made instead.
+    Refused,
+}
+
+/// Whether a new connection is protected, which its SYN decided (RFC 5925 7.5, R26). `keyed`: a key
+/// matches the peer now. `signed`: the handshake is; of Fast Open, the SYN carries AO.
+///
+/// | origin    | signed, keyed | signed | keyed   | neither     |
+/// |-----------|---------------|--------|---------|-------------|
+/// | request   | protected     | protected: its last key has gone since | refused: its SYN came before the key | unprotected |
+/// | cookie    | refused       | refused: as above | refused | unprotected |
+/// | Fast Open | refused       | unprotected: no key was asked for | refused | unprotected |
+///
+/// For a peer with keys only a request will do. Its numbers are new, so that its ACK cannot be an
+/// old one; a cookie's are those that the ACK shows, and with Fast Open the data comes before any
+/// of them: recorded ones could be played again.
+pub fn child(keyed: bool, signed: bool, origin: Origin) -> Child {
+    match (origin, signed, keyed) {
+        (Origin::Request, true, _) => Child::Protected,
+        (Origin::Cookie, true, false) | (_, _, true) => Child::Refused,
+        (_, false, false) | (Origin::FastOpen, true, false) => Child::Unprotected,
     }
 }

@@ -108,11 +108,6 @@ impl<'a> TcpHeader<'a> {
         u32::from_be_bytes([self.fixed[4], self.fixed[5], self.fixed[6], self.fixed[7]])
     }
 
-    /// Acknowledgment number; without meaning unless [`Self::ack`].
-    pub const fn ack_seq(&self) -> u32 {
-        u32::from_be_bytes([self.fixed[8], self.fixed[9], self.fixed[10], self.fixed[11]])
-    }
-
     /// SYN is set.
     pub const fn syn(&self) -> bool {
         self.fixed[13] & SYN != 0

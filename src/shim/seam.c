@@ -6,8 +6,8 @@
  * the kernel's source), collects what Rust needs to know, and does what Rust says. In the order of
  * a connection's life:
  *
- *	open		tcp_connect; tcp_make_synack, ao_lookup, tcp_v{4,6}_ao_synack_hash;
- *			tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
+ *	open		tcp_connect; tcp_conn_request, tcp_make_synack, ao_lookup,
+ *			tcp_v{4,6}_ao_synack_hash; tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
  *	transmit	calc_ao_hash
  *	receive		tcp_inbound_ao_hash (signed segments), tcp_ao_do_lookup (unsigned ones)
  *	replies		tcp_ao_prepare_reset, tcp_v{4,6}_ao_calc_key_rsk, tcp_ao_established_key,
@@ -171,6 +171,52 @@ struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, in
 }
 
 /*
+ * A SYN that the stack would answer by a cookie, or drop, since the queue of requests is full. One
+ * whose MAC is right is proof enough of a peer, and gets a request with an ISN that is new: to the
+ * stack it is as if a TIME-WAIT socket had let it begin anew. What opens by a cookie has the ISNs
+ * that its ACK shows, so that all of a recorded connection could be played again.
+ */
+static bool tao_pre_conn_request(struct ftrace_regs *fregs)
+{
+	const struct request_sock_ops *rsk_ops = TAO_ARG(fregs, 0, const struct request_sock_ops *);
+	const struct tcp_request_sock_ops *af_ops =
+		TAO_ARG(fregs, 1, const struct tcp_request_sock_ops *);
+	const struct sock *sk = TAO_ARG(fregs, 2, const struct sock *);
+	struct sk_buff *skb = TAO_ARG(fregs, 3, struct sk_buff *);
+	const struct tao_conn *conn = tao_attached(sk);
+	const struct tcphdr *th = tcp_hdr(skb);
+	struct net *net = sock_net(sk);
+	struct tao_peer peer;
+
+	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn ||
+	    (READ_ONCE(net->ipv4.sysctl_tcp_syncookies) != 2 && !inet_csk_reqsk_queue_is_full(sk)))
+		return false;
+	tao_peer_of_skb(skb, rsk_ops->family, sk->sk_family,
+			l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb)),
+			&peer);
+	switch (tao_rust_crowded(conn, &peer, tao_rust_find_ao((const u8 *)th, th->doff * 4),
+				 inet_csk_reqsk_queue_len(sk),
+				 READ_ONCE(sk->sk_max_ack_backlog))) {
+	case TAO_CROWDED_STACK:
+		return false;
+	case TAO_CROWDED_ADMIT:
+		/* 0 would mean that there is none. */
+		TCP_SKB_CB(skb)->tcp_tw_isn = af_ops->init_seq_and_ts_off(net, skb).seq ?: 1;
+		return false;
+	default:
+		return true;
+	}
+}
+
+static int tao_drop_syn(struct request_sock_ops *rsk_ops,
+			const struct tcp_request_sock_ops *af_ops, struct sock *sk,
+			struct sk_buff *skb)
+{
+	tcp_listendrop(sk);
+	return 0;
+}
+
+/*
  * A signed SYN that was accepted without a key gets an unsigned SYN-ACK. One that has to be signed
  * and cannot be is not sent: for want of a key, or because SO_REUSEPORT has handed the request to a
  * listener without state.
@@ -193,13 +239,9 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
 	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
-	/*
-	 * A SYN cookie keeps window scaling in the timestamp, and beside AO the stack sends none
-	 * where there is SACK. It sends the scale all the same, which then only the peer knows:
-	 * windows are wrong by that factor, and transfers stall. The timestamp is worth more.
-	 */
+	/* The peer's first key came after tao_pre_conn_request() had asked for one. */
 	if (cookie)
-		inet_rsk(req)->sack_ok = 0;
+		return true;
 	return !tao_rust_may_send(conn, &peer);
 }
 
@@ -279,39 +321,32 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 	struct tcp_request_sock *treq = tcp_rsk(req);
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct tao_conn *listener = tao_attached(sk);
+	enum tao_child child = TAO_CHILD_REFUSED;
+	enum tao_origin origin;
 	struct tao_conn *conn;
 	struct tao_peer peer;
 	int err = -EKEYREJECTED;
 	u8 ids[2];
 	u32 ao;
 
-	if (!listener)
+	if (listener) {
+		/* What belongs to no request of the listener's is made of its own segment. */
+		origin = th->syn ? TAO_OF_FAST_OPEN :
+			 req->rsk_listener ? TAO_OF_REQUEST : TAO_OF_COOKIE;
+		tao_peer_of_sock(newsk, &peer);
+		child = tao_rust_child(listener, &peer, treq->used_tcp_ao, origin);
+	}
+	if (child == TAO_CHILD_REFUSED)
 		goto hand_back;
-	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
-	tao_peer_of_sock(newsk, &peer);
-	/*
-	 * The stack knows from the SYN whether it was signed, but for two: a SYN cookie has
-	 * forgotten it, and the ACK that brings it back was verified; with Fast Open the SYN itself
-	 * is here, signed but not verified where there is no key.
-	 */
-	if (!treq->used_tcp_ao && ao && tao_rust_keyed(listener, &peer))
-		treq->used_tcp_ao = true;
-	else if (treq->used_tcp_ao && th->syn)
-		treq->used_tcp_ao = tao_rust_keyed(listener, &peer);
+	treq->used_tcp_ao = child == TAO_CHILD_PROTECTED;
 	/* The ACK may ask for another key than the SYN did. */
+	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	if (ao) {
 		const struct tcp_ao_hdr *aoh = (const void *)th + ao;
 
 		treq->ao_keyid = aoh->rnext_keyid;
 		treq->ao_rcv_next = aoh->keyid;
 	}
-	/*
-	 * Its SYN was answered by another listener, or before there was a key, and the ACK was
-	 * checked by that one, or then: this one hands out no unsigned connection with a peer that
-	 * has to sign.
-	 */
-	if (!treq->used_tcp_ao && tao_rust_keyed(listener, &peer))
-		goto hand_back;
 
 	err = -ENOMEM;
 	ids[0] = treq->ao_rcv_next;
@@ -764,6 +799,7 @@ struct tao_hook tao_sockopt_hooks[] = {
 struct tao_hook tao_cold_hooks[] = {
 	TAO_HOOK(tcp_connect, tao_ours_connect, tao_connect),
 	TAO_HOOK(inet_csk_listen_start, tao_pre_listen, tao_refuse_listen),
+	TAO_HOOK(tcp_conn_request, tao_pre_conn_request, tao_drop_syn),
 	TAO_HOOK(tcp_make_synack, tao_ours_make_synack, tao_make_no_synack),
 	TAO_HOOK(tcp_v4_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
 	TAO_HOOK(tcp_v6_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),

@@ -114,6 +114,27 @@ enum tao_state {
 	TAO_UNPROTECTED,	/* any state of a connection that is not protected */
 };
 
+/* What becomes of a SYN for which the stack has no room, or which it would answer by a cookie. */
+enum tao_crowded {
+	TAO_CROWDED_STACK,	/* what the stack does */
+	TAO_CROWDED_ADMIT,	/* it becomes a request all the same */
+	TAO_CROWDED_DROP,
+};
+
+/* What a child is made of. */
+enum tao_origin {
+	TAO_OF_REQUEST,
+	TAO_OF_COOKIE,		/* an ACK that shows a SYN cookie */
+	TAO_OF_FAST_OPEN,	/* a SYN */
+};
+
+/* What becomes of a child. */
+enum tao_child {
+	TAO_CHILD_PROTECTED,
+	TAO_CHILD_UNPROTECTED,
+	TAO_CHILD_REFUSED,
+};
+
 /**
  * struct tao_numbers - sequence numbers of a connection, host byte order
  * @lisn: initial sequence number of this end
@@ -262,6 +283,10 @@ void tao_rust_not_connected(struct tao_conn *conn);
 bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
+enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_peer *peer,
+				  bool is_signed, __u32 requests, __u32 backlog);
+enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_peer *peer,
+			      bool is_signed, enum tao_origin origin);
 
 int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
 		      const struct tao_numbers *numbers);

@@ -6,8 +6,13 @@ use tcp_authopt::proto::conn::isns_and_sne;
 use tcp_authopt::proto::conn::Context;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::sne::Sne;
+use tcp_authopt::proto::verdict::child;
+use tcp_authopt::proto::verdict::crowded;
 use tcp_authopt::proto::verdict::first_step;
+use tcp_authopt::proto::verdict::Child;
+use tcp_authopt::proto::verdict::Crowded;
 use tcp_authopt::proto::verdict::Discard;
+use tcp_authopt::proto::verdict::Origin;
 use tcp_authopt::proto::verdict::Step;
 use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Auth;
@@ -128,18 +133,13 @@ fn a_syn_stands_for_itself_in_every_state() {
 }
 
 #[test]
-fn listener_ack_of_a_syn_cookie() {
-    assert_eq!(told(Context::Listen, ACK, 101, 201), Some((100, 200, 0)));
-    // Either ISN may be the last number there is.
-    assert_eq!(
-        told(Context::Listen, ACK, 0, 0),
-        Some((0xffff_ffff, 0xffff_ffff, 1))
-    );
-}
-
-#[test]
 fn listener_cannot_know_the_isns_of_anything_else() {
     assert_eq!(told(Context::Listen, 0, 101, 201), None);
+    assert_eq!(
+        told(Context::Listen, ACK, 101, 201),
+        None,
+        "not of a cookie"
+    );
     assert_eq!(told(Context::Listen, FIN, 101, 201), None);
     assert_eq!(told(Context::Listen, RST, 101, 201), None);
     assert_eq!(told(Context::Listen, SYN | ACK, 101, 201), None);
@@ -182,4 +182,44 @@ fn synchronized() {
             "behind"
         );
     }
+}
+
+/// What becomes of a child of each origin: signed and keyed, signed, keyed, neither.
+fn children(origin: Origin) -> [Child; 4] {
+    [(true, true), (true, false), (false, true), (false, false)]
+        .map(|(signed, keyed)| child(keyed, signed, origin))
+}
+
+#[test]
+fn only_a_request_opens_a_connection_of_a_peer_with_keys() {
+    use Child::{Protected, Refused, Unprotected};
+    assert_eq!(
+        children(Origin::Request),
+        [Protected, Protected, Refused, Unprotected]
+    );
+    assert_eq!(
+        children(Origin::Cookie),
+        [Refused, Refused, Refused, Unprotected]
+    );
+    assert_eq!(
+        children(Origin::FastOpen),
+        [Refused, Unprotected, Refused, Unprotected]
+    );
+}
+
+#[test]
+fn a_crowd_without_keys_is_the_stacks() {
+    for (signed, requests) in [(false, 0), (true, 0), (true, u32::MAX)] {
+        assert_eq!(crowded(false, signed, requests, 128), Crowded::Stack);
+    }
+}
+
+#[test]
+fn a_signed_syn_is_admitted_up_to_a_bound() {
+    for (backlog, most) in [(0, 255), (1, 256), (256, 511), (1000, 1999)] {
+        assert_eq!(crowded(true, true, most, backlog), Crowded::Admit);
+        assert_eq!(crowded(true, true, most + 1, backlog), Crowded::Drop);
+    }
+    assert_eq!(crowded(true, true, u32::MAX - 1, u32::MAX), Crowded::Admit);
+    assert_eq!(crowded(true, false, 0, 128), Crowded::Drop);
 }

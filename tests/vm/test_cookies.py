@@ -1,23 +1,33 @@
-"""SYN cookies: between SYN-ACK and ACK the listener remembers nothing, not even of the key."""
+"""SYN cookies: a peer with a key is answered by a request instead, and opens nothing by an ACK.
+
+The ISNs of a connection that begins with a cookie are those that its ACK shows: all of a recorded
+one could be played again. Peers without keys have cookies as ever.
+"""
 
 import socket
+from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 import abi
 from clock import wait_for
-from conftest import OURS, PAIRS
-from craft import ACK, SYN
-from forge import Forger, md5_is_right, with_md5
-from handshake import ANSWER, OPENING, Negotiated, assert_echoes, names, ours, sent, talk_in_turn
-from link import FIRST, PORT, REQUIRED, V4, V6, Ends, Link, Peer
+from conftest import OURS
+from craft import ACK, PSH, SYN
+from forge import Forger, md5_is_right
+from handshake import ANSWER, OPENING, Negotiated, names, sent
+from link import BAD, FIRST, PORT, REQUIRED, V4, V6, Ends, Link, Peer
 from requirement import requirement
-from test_md5 import MD5_UNEXPECTED, SECRET, counters, second_address, set_md5
+from rtnetlink import Rtnetlink
+from test_md5 import SECRET, counters, second_address, set_md5
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 BULK = bytes(range(256)) * 1200
-TO_OURS = [pair for pair in PAIRS if pair.values[1] == "ours"]
-TO_NATIVE = [pair for pair in PAIRS if pair.values[1] == "native"]
+CLIENTS = [pytest.param("ours", marks=OURS), "native"]
+TO_OURS = [pytest.param(client, marks=OURS, id=client) for client in ("ours", "native")]
+
+SPARE_REQUESTS = 256
+"""So many more requests than the backlog do peers with keys have."""
 
 
 def cookies(link: Link) -> tuple[int, int]:
@@ -26,40 +36,40 @@ def cookies(link: Link) -> tuple[int, int]:
     return found["SyncookiesSent"], found["SyncookiesRecv"]
 
 
-def with_cookie(link: Link, client: str, server: str, ends: Ends):
-    """A connection that began with a SYN cookie."""
+def always(link: Link) -> None:
+    """B answers every SYN by a cookie, where that is the stack's to say."""
     link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
-    connection = link.connected(client, server, ends)
-    assert cookies(link) == (1, 1)
-    return connection
 
 
 @requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), TO_OURS)
-def test_bulk(link: Link, client, server, ends):
-    """The peer offers SACK, timestamps and window scaling: both ends agree on the last two."""
-    connection = with_cookie(link, client, server, ends)
+@pytest.mark.parametrize("client", TO_OURS)
+def test_a_peer_with_a_key_gets_a_request(link: Link, client, ends):
+    """With all options that both ends want, as if there were no cookies."""
+    always(link)
+    connection = link.connected(client, "ours", ends)
     (syn,), (answer,) = sent(link, link.a, OPENING), sent(link, link.b, ANSWER)
     assert names(syn) == {"ao", "mss", "wscale", "timestamps", "sack-permitted"}
-    assert names(answer) == {"ao", "mss", "wscale", "timestamps"}
-    connection.exchange()
+    assert names(answer) == {"ao", "mss", "wscale", "sack-permitted"}
     agreed = Negotiated.read(connection.client.sock)
     assert Negotiated.read(connection.server.sock) == agreed.mirrored
-    assert (agreed.timestamps, agreed.sack, agreed.scaled) == (True, False, True)
+    assert agreed.sack
     assert agreed.snd_wscale
     connection.exchange(BULK, BULK[::-1])
     connection.close()
     link.verify()
+    assert cookies(link) == (0, 0)
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
 @requirement(13)
 @pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), TO_NATIVE)
-def test_small_with_the_kernels_server(link: Link, client, server, ends):
-    """It does not keep the window's scale: see Documentation/testing.rst."""
-    connection = with_cookie(link, client, server, ends)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_small_with_the_kernels_server(link: Link, client, ends):
+    """It does not keep the window's scale: see README.md."""
+    always(link)
+    connection = link.connected(client, "native", ends)
+    assert cookies(link) == (1, 1)
     connection.exchange()
     connection.close()
     link.verify()
@@ -69,12 +79,14 @@ def test_small_with_the_kernels_server(link: Link, client, server, ends):
     ("ends", "whose"),
     [pytest.param(V4, "client", id="v4-client"), pytest.param(V6, "server", id="v6-server")],
 )
-@pytest.mark.parametrize(("client", "server"), PAIRS)
-def test_without_timestamps(link: Link, client, server, ends, whose):
-    """A cookie without a timestamp has no room for options: neither end uses any."""
+@pytest.mark.parametrize("client", CLIENTS)
+def test_without_timestamps(link: Link, client, ends, whose):
+    """The kernel's cookie without a timestamp has no room for options: neither end uses any."""
     host = link.a if whose == "client" else link.b
     host.namespace.write_sysctl("net/ipv4/tcp_timestamps", 0)
-    connection = with_cookie(link, client, server, ends)
+    always(link)
+    connection = link.connected(client, "native", ends)
+    assert cookies(link) == (1, 1)
     (answer,) = sent(link, link.b, ANSWER)
     assert names(answer) == {"ao", "mss"}
     agreed = Negotiated.read(connection.client.sock)
@@ -86,95 +98,107 @@ def test_without_timestamps(link: Link, client, server, ends, whose):
     assert (link.a.counters(), link.b.counters()) == ({}, {})
 
 
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize(("client", "server"), TO_OURS)
-def test_timestamps(link: Link, client, server, ends):
-    """Echoed rightly from the beginning, though the first one carried the cookie."""
-    connection = with_cookie(link, client, server, ends)
-    talk_in_turn(connection)
-    link.verify()
-    assert_echoes(link, ours(link, client, server))
+def recorded(link: Link) -> list[tuple[bytes, int]]:
+    """Each TCP frame that A has sent so far, oldest first, with its SYN and ACK."""
+    report = link.audit()
+    mine = {ip_address(address) for address in link.a.addresses.values()}
+    return [
+        (frame.data, record.segment.flags & (SYN | ACK))
+        for frame, record in zip(link.tap.settle(), report.records, strict=True)
+        if record.segment is not None and ip_address(record.source) in mine
+    ]
+
+
+def sockets(link: Link) -> int:
+    """How many sockets B has, TIME-WAITs too."""
+    tables = [link.b.namespace.read(name).splitlines()[1:] for name in ("tcp", "tcp6")]
+    return sum(map(len, tables))
 
 
 @requirement(13)
+@pytest.mark.ours
+@pytest.mark.parametrize("what", ["all", "without the SYN"])
+@pytest.mark.parametrize("fast", [False, True], ids=["cookies", "fast-open"])
 @pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize("client", [pytest.param("ours", marks=OURS)])
-def test_lost_ack(link: Link, client, ends):
-    """What opens the connection is the first segment with data: its cookie is as good."""
-    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
+def test_a_recorded_connection_is_played_again(link: Link, ends, fast, what):
+    """Not a byte of it reaches the program, though each MAC was right once."""
+    always(link)
     listener = link.listen("ours", ends, FIRST)
-    forger = Forger(link, link.a, ends.wire, 1024, PORT)
-    forger.send(forger.tcp(seq=1000, flags=SYN), forger.ao(FIRST, src_isn=1000))
-    wait_for("the SYN-ACK", lambda: forger.segments(link.b))
-    forger.send(forger.tcp(payload=b"with data"), forger.ao(FIRST))
-    accepted = take(link, listener)
-    assert accepted.recv(100) == b"with data"
-    accepted.send(b"answer")
-    wait_for("the answer", lambda: forger.segments(link.b)[-1].payload == b"answer")
+    client = link.client("native", ends, FIRST)
+    if fast:
+        link.a.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x1 | 0x4)
+        link.b.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x2 | 0x200 | 0x400)
+        client.sock.sendto(b"ping", socket.MSG_FASTOPEN, (client.address, PORT))
+        server = listener.accept()
+        assert server.sock.recv(100) == b"ping"
+    else:
+        connection = link.connect(client, listener)
+        connection.exchange()
+        server = connection.server
+    # The client closes first, so that the server keeps nothing of the connection.
+    client.sock.shutdown(socket.SHUT_WR)
+    assert server.sock.recv(1) == b""
+    server.sock.close()
+    wait_for("the server to forget", lambda: sockets(link) == 1)
     link.verify()
 
+    for frame, flags in recorded(link):
+        if what == "all" or flags != SYN:
+            link.a.inject(frame)
+    # All that was played has been judged when the next connection is there.
+    fresh = link.connect(link.client("native", ends, FIRST), listener)
+    fresh.exchange(b"new", b"not old")
+    assert not listener.asked
+    assert cookies(link) == (0, 0)
+    assert link.b.counters().keys() <= {BAD}
 
-def take(link: Link, listener: Peer) -> socket.socket:
-    """Accepts what has to be there soon."""
-    wait_for("a connection", lambda: listener.asked)
-    accepted, _ = listener.sock.accept()
-    accepted.settimeout(10)
-    link.b.sockets.append(accepted)
-    return accepted
 
-
-@requirement(21)
+@requirement(13)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
-def test_ack_has_to_be_signed_and_to_bring_the_cookie(link: Link, ends):
-    """A peer with an AO key, and on the same listener an MD5 key: unsigned, MD5, no cookie."""
-    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
-    listener = link.listen("ours", ends, FIRST)
-    set_md5(listener)
-    forger = Forger(link, link.a, ends.wire, 1024, PORT)
-    forger.send(forger.tcp(seq=1000, flags=SYN), forger.ao(FIRST, src_isn=1000))
-    wait_for("the SYN-ACK", lambda: forger.segments(link.b))
-    good, signature = forger.tcp(flags=ACK), forger.ao(FIRST)
-    forger.send(good)
-    wait_for("it to be refused", lambda: counters(link.b) == {REQUIRED: 1})
-    forger.send(with_md5(good, SECRET))
-    expected = {REQUIRED: 1, MD5_UNEXPECTED: 1}
-    wait_for("it to be refused", lambda: counters(link.b) == expected)
-    # The next few would be good cookies for another MSS.
-    elsewhere = forger.tcp(flags=ACK, ack=good.ack + 1000)
-    forger.send(elsewhere, forger.ao(FIRST, dst_isn=signature.dst_isn + 1000))
-    failed = link.b.namespace.counters
-    wait_for("it to be refused", lambda: failed()["SyncookiesFailed"] == 1)
-    assert cookies(link) == (1, 0)
-    assert not listener.asked
+def test_ack_of_no_request(link: Link, ends):
+    """The first key comes between cookie and ACK, which is as the peer would then sign it.
 
-    forger.send(good, signature)
-    accepted = take(link, listener)
-    assert abi.get_authopt(accepted).flags == abi.FLAG_ACTIVE
-    assert counters(link.b) == expected
-    accepted.send(b"hello")
-    wait_for("data", lambda: forger.segments(link.b)[-1].payload == b"hello")
-    # Two that were refused, and the one whose ISN is made up.
-    assert len(link.audit().bad) == 3
+    It opens nothing, and nothing is computed for it: no counter of MACs moves, not for a wrong one
+    either.
+    """
+    always(link)
+    listener = link.listen("ours", ends)
+    forger = Forger(link, link.a, ends.wire, 1024, PORT, unsigned=True)
+    forger.send(forger.tcp(seq=1000, flags=SYN))
+    wait_for("the SYN-ACK", lambda: forger.segments(link.b))
+    assert cookies(link) == (1, 0)
+    listener.add(FIRST)
+    before = link.b.namespace.counters()["TCPAOGood"]
+    good = forger.tcp(payload=b"data", flags=ACK | PSH)
+    forger.send(good, forger.ao(FIRST))
+    forger.send(good, forger.ao(FIRST, src_isn=1))
+    forger.send(good)
+    wait_for("the unsigned one to be refused", lambda: link.b.counters() == {REQUIRED: 1})
+    assert not listener.asked
+    assert cookies(link) == (1, 0)
+    assert link.b.namespace.counters()["TCPAOGood"] == before
+    link.audit(unsigned=True)
 
 
 @requirement(32)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_listener_with_md5_peers_and_ao_peers(link: Link, ends):
-    """Each is served as its own key wants it, also those that have none."""
-    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
+    """Each is served as its own key wants it."""
+    always(link)
     listener = link.listen("ours", ends, FIRST)
     address = second_address(link, ends)
     abi.set_md5(listener.sock, address, SECRET)
     client = link.client("native", ends, FIRST)
     client.sock.bind((link.a.address(ends.wire, ends.client), 0))
     first = link.connect(client, listener)
+    assert cookies(link) == (0, 0)
     signer = link.client("plain", ends)
     signer.sock.bind((address, 0))
     set_md5(signer)
     second = link.connect(signer, listener)
-    assert cookies(link) == (2, 2)
+    assert cookies(link) == (1, 1)
     for connection in (first, second):
         connection.exchange()
     assert abi.get_authopt(first.server.sock).flags == abi.FLAG_ACTIVE
@@ -193,8 +217,8 @@ def test_listener_with_md5_peers_and_ao_peers(link: Link, ends):
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
 def test_peer_without_a_key(link: Link, ends):
-    """Its cookie has SACK too: nothing of the module's is in its way."""
-    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
+    """Its cookie is the stack's: nothing of the module's is in its way."""
+    always(link)
     listener = link.listen("ours", ends)
     connection = link.connect(link.client("plain", ends), listener)
     connection.exchange(BULK, BULK)
@@ -206,18 +230,65 @@ def test_peer_without_a_key(link: Link, ends):
     link.verify(unsigned=True)
 
 
-@requirement(19, 20)
+STRANGER = {"v4": "192.0.2.77", "v6": "2001:db8::77"}
+"""Nobody has this address, and so nobody resets what is sent there."""
+
+
+def flood(link: Link, ends: Ends, listener: Peer, backlog: int) -> None:
+    """SYNs of somebody without a key, until there are cookies for them."""
+    address = STRANGER[ends.wire]
+    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_neighbours(link.b.interface, [address], link.a.mac)
+    listener.sock.listen(backlog)
+    forger = Forger(link, link.a, ends.wire, 0, PORT, unsigned=True)
+    syn = forger.tcp(src=address, seq=1000, ack=0, flags=SYN)
+    for port in range(2000, 2000 + backlog + 2):
+        forger.send(replace(syn, sport=port))
+    wait_for("cookies", lambda: cookies(link)[0] > 0)
+
+
+@requirement(21)
+@pytest.mark.ours
+@pytest.mark.parametrize("syncookies", [0, 1])
+@pytest.mark.parametrize("ends", ENDS)
+def test_flood_of_strangers(link: Link, ends, syncookies):
+    """Their SYNs fill the queue. Those of a peer with a key find room all the same."""
+    listener = link.listen("ours", ends, FIRST)
+    flood(link, ends, listener, 4)
+    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", syncookies)
+    before = cookies(link)
+    connection = link.connect(link.client("native", ends, FIRST), listener)
+    connection.exchange()
+    assert cookies(link) == before
+    assert abi.get_authopt(connection.server.sock).flags == abi.FLAG_ACTIVE
+    # What was sent to strangers is unsigned.
+    link.audit(unsigned=True)
+    assert link.b.counters() == {}
+
+
+@requirement(21)
 @pytest.mark.ours
 @pytest.mark.parametrize("ends", ENDS)
-def test_accepted_socket_has_flags_and_locks(link: Link, ends):
-    """Those of the listener, and the ids of the ACK."""
-    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 2)
+def test_flood_of_a_peers_old_syns(link: Link, ends):
+    """Each has a right MAC and makes a request of its own, up to a bound; then it is dropped.
+
+    There is no cookie for it, and no room that the strangers had is taken for good.
+    """
+    backlog, most = 4, 4 + SPARE_REQUESTS
     listener = link.listen("ours", ends, FIRST)
-    flags = abi.FLAG_LOCK_KEYID | abi.FLAG_LOCK_RNEXTKEYID | abi.FLAG_REJECT_UNEXPECTED
-    abi.set_authopt(listener.sock, flags, FIRST.b_id, FIRST.a_id)
-    connection = link.connect(link.client("ours", ends, FIRST), listener)
-    assert cookies(link) == (1, 1)
-    got = abi.get_authopt(connection.server.sock)
-    assert (got.flags, got.recv_keyid) == (flags | abi.FLAG_ACTIVE, FIRST.a_id)
-    connection.exchange()
-    link.verify()
+    flood(link, ends, listener, backlog)
+    before = cookies(link)
+    overflows = link.b.namespace.counters()["ListenDrops"]
+    forger = Forger(link, link.a, ends.wire, 3000, PORT)
+    syn = forger.tcp(seq=1000, ack=0, flags=SYN)
+    signature = forger.ao(FIRST, src_isn=1000, dst_isn=0)
+    for port in range(3000, 3000 + most + 20):
+        forger.send(replace(syn, sport=port), signature)
+    # The strangers have one request more than the backlog.
+    dropped = 20 + backlog + 1
+    drops = link.b.namespace.counters
+    wait_for("the last ones to go", lambda: drops()["ListenDrops"] == overflows + dropped)
+    assert cookies(link) == before
+    answered = {segment.dport for segment in sent(link, link.b, ANSWER, unsigned=True)}
+    assert len([port for port in answered if port >= 3000]) == most - backlog - 1
+    assert link.b.counters() == {}
