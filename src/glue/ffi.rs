@@ -29,6 +29,7 @@ use crate::proto::uapi;
     dead_code,
     missing_docs,
     non_camel_case_types,
+    non_snake_case,
     non_upper_case_globals,
     unreachable_pub,
     unsafe_op_in_unsafe_fn

@@ -70,6 +70,16 @@ bool tao_has_native(const struct sock *sk)
 	return info && !tao_is_marked(info);
 }
 
+/*
+ * Random bytes of this boot, which nobody knows and nothing is ever signed with: the key of every
+ * placeholder, and its traffic keys. All code of the stack that would sign or verify with them is
+ * hooked. Were a hook ever missed, no segment that somebody else has signed would be right.
+ */
+static struct {
+	u8	key[TCP_AO_MAXKEYLEN];
+	u8	traffic_keys[TAO_TRAFFIC_KEYS];
+} tao_nobody;
+
 /* @conn is zeroed. */
 void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
@@ -84,6 +94,9 @@ void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 	conn->key.algo = TCP_AO_ALGO_HMAC_SHA1;
 	conn->key.digest_size = TAO_REPLY_ROOM;
 	conn->key.maclen = TAO_MAC_LEN;
+	conn->key.keylen = sizeof(tao_nobody.key);
+	memcpy(conn->key.key, tao_nobody.key, sizeof(tao_nobody.key));
+	memcpy(conn->traffic_keys, tao_nobody.traffic_keys, sizeof(tao_nobody.traffic_keys));
 }
 
 /*
@@ -394,6 +407,7 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	if (err)
 		return err;
 	tao_hand_back(sk);
+	conn->info.ao_required = 0;
 	if (tao_attached(sk) == conn)
 		rcu_assign_pointer(tp->ao_info, NULL);
 	if (tao_unlist(conn))
@@ -412,6 +426,8 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
 	if (err)
 		return err;
+	/* Even if nobody asks us, the stack takes nothing unsigned. */
+	conn->info.ao_required = 1;
 	tao_peer_of_sock(sk, &conn->peer);
 	WRITE_ONCE(conn->rcv_shift, 0);
 	/*
@@ -421,6 +437,13 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	sk_gso_disable(sk);
 	sk->sk_gso_max_segs = 1;
 	return 0;
+}
+
+/* The socket of @conn, which is locked, has no connection: it listens, or connect() has failed. */
+void tao_not_connected(struct tao_conn *conn)
+{
+	conn->info.ao_required = 0;
+	tao_rust_not_connected(conn);
 }
 
 /*
@@ -622,6 +645,7 @@ void tao_count(const struct sock *sk, int mib)
 
 int tao_conn_tables_init(void)
 {
+	get_random_bytes(&tao_nobody, sizeof(tao_nobody));
 	return rhashtable_init(&tao_parked_table, &tao_parked_params);
 }
 

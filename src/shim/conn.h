@@ -7,9 +7,6 @@
 
 #define TAO_MAC_LEN	12
 
-/* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
-#define TAO_REPLY_ROOM	64
-
 extern struct hlist_node *tao_key_mark;
 
 bool tao_is_marked(const struct tcp_ao_info *info);
@@ -20,6 +17,7 @@ void tao_forget(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
+void tao_not_connected(struct tao_conn *conn);
 void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn);
 struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old);
 

@@ -116,7 +116,7 @@ static int tao_connect(struct sock *sk)
 		if (!err)
 			err = tcp_connect(sk);
 		if (err)
-			tao_rust_not_connected(conn);
+			tao_not_connected(conn);
 		else if (tcp_sk(sk)->repair && tao_attached(sk))
 			tao_connected_in_repair(sk, conn);
 	}
@@ -135,7 +135,7 @@ static bool tao_pre_listen(struct ftrace_regs *fregs)
 
 	if (!conn)
 		return false;
-	tao_rust_not_connected(conn);
+	tao_not_connected(conn);
 	return !tao_attached(sk) && tao_attach(sk, conn);
 }
 

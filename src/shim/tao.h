@@ -39,6 +39,15 @@ struct tao_peer {
 	__u32	l3index;
 };
 
+/* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
+#define TAO_REPLY_ROOM		48
+
+/*
+ * Of each key the stack has two traffic keys, one for each direction: the second is this far behind
+ * the first, and for the placeholder's algorithm it looks at the first bytes of either.
+ */
+#define TAO_TRAFFIC_KEYS	(TAO_REPLY_ROOM + SHA1_DIGEST_SIZE)
+
 /**
  * struct tao_conn - the part of a socket's state that C, and the stack itself, look at
  * @info: what tcp_sock.ao_info points to. First, so that the pointer finds all.
@@ -50,8 +59,8 @@ struct tao_peer {
  * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
  *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
  * @tw_rcv: that place when the TIME-WAIT socket was made
- * @key: stands for "the key" where the stack wants one. Last, for its flexible array. The pointers
- *	that the stack calculates into that array are never followed: all who would are hooked.
+ * @key: stands for "the key" where the stack wants one
+ * @traffic_keys: what the stack takes for traffic keys of it: see tao_conn_init()
  *
  * Rust's Conn begins with it.
  */
@@ -64,7 +73,9 @@ struct tao_conn {
 	struct tao_peer		peer;
 	__u64			rcv_shift;
 	__u64			tw_rcv;
-	struct tcp_ao_key	key;
+	TRAILING_OVERLAP(struct tcp_ao_key, key, traffic_keys,
+		__u8		traffic_keys[TAO_TRAFFIC_KEYS];
+	);
 };
 
 /**
