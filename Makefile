@@ -49,6 +49,7 @@ help:
 	@echo "make test-loads    loading and unloading, 50 times under traffic"
 	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make test-secrets  that no key is left in memory after its end"
+	@echo "make test-detached that a connection stays shut where a hook is not reached"
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
 	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
 	@echo "make test-debug    the tests in the VM on a kernel with KASAN, lockdep and the like, and"
@@ -91,7 +92,7 @@ test-hostile:
 # What takes too long to be run for every change; .ci/run runs it too.
 .PHONY: test-all test-more
 test-all: test test-more
-test-more: test-native test-loads test-kernels test-secrets
+test-more: test-native test-loads test-kernels test-secrets test-detached
 
 .PHONY: test-native
 test-native:
@@ -122,6 +123,11 @@ test-tools:
 .PHONY: test-secrets
 test-secrets:
 	$(WITH_AES) tests/secrets/check --kernel $(TEST_KERNEL)
+
+# One build for each hook that holds back what is not right.
+.PHONY: test-detached
+test-detached:
+	scripts/detached --kernel $(TEST_KERNEL)
 
 # The lines of tests/mutants.toml, or those with WORDS in their name.
 .PHONY: test-mutants

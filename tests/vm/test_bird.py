@@ -44,7 +44,7 @@ def configuration(
 
     One of two is to be passive. Where both connect, one connection is closed at once (RFC 4271
     6.8), with segments for it under way: these meet the listener, for which an ACK of no connection
-    is that of a SYN cookie, with other ISNs and so a wrong MAC.
+    is that of a SYN cookie: to the kernel's own TCP-AO one with other ISNs and so a wrong MAC.
     """
     return f"""
 log stderr all;
