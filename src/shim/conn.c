@@ -42,17 +42,16 @@ static bool tao_draining;
 static_assert(offsetof(struct tao_conn, info) == 0);
 static_assert(sizeof(struct tao_reply) <= TAO_REPLY_ROOM);
 
-bool tao_is_marked(const struct tcp_ao_info *info)
+/* NULL if it is of the kernel's own TCP-AO, or nothing. */
+struct tao_conn *tao_ours(struct tcp_ao_info *info)
 {
-	return info && info->__unused == TAO_MARK;
+	return info && info->__unused == TAO_MARK ? (struct tao_conn *)info : NULL;
 }
 
 /* State attached to a full socket. Caller holds the socket lock or an RCU read lock. */
 struct tao_conn *tao_attached(const struct sock *sk)
 {
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
-
-	return tao_is_marked(info) ? (struct tao_conn *)info : NULL;
+	return tao_ours(rcu_dereference_raw(tcp_sk(sk)->ao_info));
 }
 
 struct tao_conn *tao_parked(const struct sock *sk)
@@ -65,9 +64,9 @@ struct tao_conn *tao_parked(const struct sock *sk)
 /* State of the kernel's own TCP-AO. */
 bool tao_has_native(const struct sock *sk)
 {
-	const struct tcp_ao_info *info = rcu_access_pointer(tcp_sk(sk)->ao_info);
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
 
-	return info && !tao_is_marked(info);
+	return info && !tao_ours(info);
 }
 
 /*

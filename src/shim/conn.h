@@ -9,7 +9,7 @@
 
 extern struct hlist_node *tao_key_mark;
 
-bool tao_is_marked(const struct tcp_ao_info *info);
+struct tao_conn *tao_ours(struct tcp_ao_info *info);
 void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
 void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);

@@ -17,7 +17,11 @@
  *
  * Left to the stack, since its own code does right with our state: tcp_ao_connect_init (ISN of
  * this end), tcp_ao_finish_connect and tcp_rcv_synsent_state_process (ISN of the peer), the SNE on
- * snd_una and rcv_nxt, tcp_ao_ignore_icmp.
+ * snd_una, tcp_ao_ignore_icmp.
+ *
+ * Each entry from the stack, callback or replacement, loads ao_info once and hands the result on: in
+ * softirq it may be another at the next load, or none. Only where the socket is locked it stays what
+ * it is. scripts/check-loads finds a second load.
  */
 #include <linux/ftrace.h>
 #include <linux/module.h>
@@ -38,9 +42,7 @@ static struct tao_conn *tao_find(const struct sock *sk)
 
 static struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
 {
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info);
-
-	return tao_is_marked(info) ? (struct tao_conn *)info : NULL;
+	return tao_ours(rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info));
 }
 
 /* The sender of @skb, as a socket of @socket_family sees it. */
@@ -227,13 +229,14 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
 	bool cookie = TAO_ARG(fregs, 4, unsigned long) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
-	struct tao_conn *conn = tao_attached(sk);
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+	struct tao_conn *conn = tao_ours(info);
 	struct tao_peer peer;
 
 	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
 	if (!conn)
-		return !tao_has_native(sk);
+		return !info;
 	tao_peer_of_sock(req_to_sk(req), &peer);
 	if (syn)
 		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
@@ -311,7 +314,9 @@ static bool tao_ours_copy_all(struct ftrace_regs *fregs)
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
 
-	return tao_attached(sk) || (tcp_rsk(req)->used_tcp_ao && !tao_has_native(sk));
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+
+	return tao_ours(info) || (tcp_rsk(req)->used_tcp_ao && !info);
 }
 
 /* A child comes to be: softirq, only we know it. */
@@ -615,7 +620,7 @@ static void tao_calc_key_rsk(struct tcp_ao_key *key, u8 *buf, struct request_soc
 
 static bool tao_ours_established_key(struct ftrace_regs *fregs)
 {
-	return tao_is_marked(TAO_ARG(fregs, 1, const struct tcp_ao_info *));
+	return tao_ours(TAO_ARG(fregs, 1, struct tcp_ao_info *));
 }
 
 /* The ACK of a TIME-WAIT socket. Without a key here it would go out unsigned. */
@@ -736,15 +741,10 @@ static bool tao_ours_destroy(struct ftrace_regs *fregs)
 
 static void tao_destroy_sock(struct sock *sk, bool twsk)
 {
-	struct tao_conn *conn;
+	struct tcp_ao_info __rcu **at = twsk ? &tcp_twsk(sk)->ao_info : &tcp_sk(sk)->ao_info;
+	struct tao_conn *conn = tao_ours(rcu_dereference_raw(*at));
 
-	if (twsk) {
-		conn = tao_attached_tw(inet_twsk(sk));
-		rcu_assign_pointer(tcp_twsk(sk)->ao_info, NULL);
-	} else {
-		conn = tao_attached(sk);
-		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
-	}
+	rcu_assign_pointer(*at, NULL);
 	tao_part(conn, twsk);
 }
 
