@@ -12,7 +12,7 @@ import pytest
 
 import abi
 from clock import wait_for
-from craft import ACK, PSH, SYN
+from craft import ACK, SYN
 from forge import Forger
 from link import (
     BAD,
@@ -294,32 +294,10 @@ def test_key_goes_after_the_syn_is_answered(link, ends):
     assert [r.reason for r in link.audit().bad] == ["no AO option"]
 
 
-@requirement(9)
-@pytest.mark.xfail(
-    strict=True,
-    reason="where the stack asks whether AO is required it does not say of which request",
-)
+@requirement(9, 21)
 @pytest.mark.parametrize("what", ["key", "request"])
-def test_too_late_for_a_syn_that_is_answered(link, ends, what):
-    """The handshake began unsigned, and would have to end so."""
-    listener = link.listen("plain" if what == "request" else "ours", ends)
-    forger = answered(link, ends)
-    link.listen("ours", ends, FIRST, port=1001)
-    if what == "request":
-        abi.set_authopt(listener.sock)
-    link.audit(unsigned=True)
-    refused_before = link.b.counters()
-    forger.send(forger.tcp(flags=PSH | ACK, payload=b"unsigned"))
-    wait_for("an answer", lambda: listener.asked or link.b.counters() != refused_before)
-    assert listener.asked
-    server = accepted(listener)
-    assert server.sock.recv(100) == b"unsigned"
-
-
-@requirement(21)
-@pytest.mark.parametrize("what", ["key", "request"])
-def test_handshake_that_began_unsigned_is_refused_at_least(link, ends, what):
-    """See the test above: it comes to nothing, and the next one is protected."""
+def test_handshake_that_began_unsigned_is_refused(link, ends, what):
+    """With its ACK, after the peer's first key. The next one is protected."""
     listener = link.listen("plain" if what == "request" else "ours", ends)
     forger = answered(link, ends)
     link.listen("ours", ends, FIRST, port=1001)
