@@ -21,6 +21,7 @@ use crate::proto::mac::MacState;
 use crate::proto::mkt::Peer;
 use crate::proto::mkt::CRITERIA_KEY_LEN;
 use crate::proto::sockopt::Repair;
+use crate::proto::sockopt::MAX_OPTLEN;
 use crate::proto::uapi;
 
 /// Declarations of `src/shim/tao.h`.
@@ -317,7 +318,11 @@ impl<'a> Call<'a> {
     }
 
     /// Reads the option value, filled up with zeros; of a longer one the rest has to be zero.
+    /// One that is too long for that is not read.
     pub(super) fn copy_in(&self, to: &mut [u8]) -> Result<(), error::Error> {
+        if self.optlen() > MAX_OPTLEN {
+            return Err(error::Error::Inval);
+        }
         // SAFETY: `to` has the length given; the other side's faults are handled.
         let ret = unsafe { bindings::tao_copy_in(self.0, to.as_mut_ptr().cast(), to.len()) };
         to_result(ret).map_err(|err| {

@@ -24,11 +24,11 @@ use crate::proto::mkt::KeyRequest;
 use crate::proto::sockopt::ids_received;
 use crate::proto::sockopt::route_get;
 use crate::proto::sockopt::route_set;
+use crate::proto::sockopt::value_decides;
 use crate::proto::sockopt::Owner;
 use crate::proto::sockopt::Repair;
 use crate::proto::sockopt::Route;
 use crate::proto::sockopt::SockFlags;
-use crate::proto::sockopt::NATIVE_ADD_KEY_LEN;
 use crate::proto::uapi;
 
 /// What became of a call.
@@ -40,10 +40,8 @@ pub(super) enum Answer {
 
 pub(super) fn set(call: &Call<'_>) -> Result<Answer, Error> {
     let owner = owner(call);
-    // The only form that the value itself decides: no other is read before the sysctl is.
-    let nonzero_past_8 = owner == Owner::Neither
-        && call.optname() == uapi::TCP_AUTHOPT
-        && call.optlen() >= NATIVE_ADD_KEY_LEN
+    // No other form is read before the sysctl is.
+    let nonzero_past_8 = value_decides(call.optname(), call.optlen(), owner)
         && !call.rest_is_zero(uapi::AUTHOPT_LEN)?;
     match route_set(call.optname(), call.optlen(), nonzero_past_8, owner) {
         Route::Kernel => return Ok(Answer::NotOurs),

@@ -35,19 +35,30 @@ pub enum Route {
 }
 
 /// Size of the kernel's `struct tcp_ao_add`: the least that its option 38 takes.
-pub const NATIVE_ADD_KEY_LEN: usize = 288;
+const NATIVE_ADD_KEY_LEN: usize = 288;
 /// Size of the kernel's `struct tcp_ao_del`, option 39.
 const NATIVE_DEL_KEY_LEN: usize = 144;
 /// Size of the kernel's `struct tcp_ao_info_opt`, option 40.
 const NATIVE_INFO_LEN: usize = 48;
 
+/// The longest value of options 38 and 39 that is read, if only to see that the rest is zero: a
+/// page, as with system calls whose structures grow. What is longer is ours, and refused.
+pub const MAX_OPTLEN: usize = 4096;
+
+/// Whether the value has to be read to tell whose a `setsockopt()` is: whether any byte after the
+/// first 8 is set. Only the kernel's option 38 has that many that can be.
+pub fn value_decides(optname: i32, optlen: usize, owner: Owner) -> bool {
+    owner == Owner::Neither
+        && optname == uapi::TCP_AUTHOPT
+        && (NATIVE_ADD_KEY_LEN..=MAX_OPTLEN).contains(&optlen)
+}
+
 /// Who answers a `setsockopt()` at level `IPPROTO_TCP`.
 ///
-/// `nonzero_past_8` matters for option 38 with 288 bytes or more only: whether any byte after the
-/// first 8 is set.
+/// `nonzero_past_8` matters only where [`value_decides`].
 pub fn route_set(optname: i32, optlen: usize, nonzero_past_8: bool, owner: Owner) -> Route {
     let native_form = match optname {
-        uapi::TCP_AUTHOPT => optlen >= NATIVE_ADD_KEY_LEN && nonzero_past_8,
+        uapi::TCP_AUTHOPT => value_decides(optname, optlen, owner) && nonzero_past_8,
         uapi::TCP_AUTHOPT_KEY => optlen == NATIVE_DEL_KEY_LEN,
         _ => optlen >= NATIVE_INFO_LEN,
     };

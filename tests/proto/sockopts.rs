@@ -11,6 +11,7 @@ use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::sockopt::ids_received;
 use tcp_authopt::proto::sockopt::route_get;
 use tcp_authopt::proto::sockopt::route_set;
+use tcp_authopt::proto::sockopt::value_decides;
 use tcp_authopt::proto::sockopt::Owner;
 use tcp_authopt::proto::sockopt::Repair;
 use tcp_authopt::proto::sockopt::Route;
@@ -20,8 +21,8 @@ use tcp_authopt::proto::wire::Isn;
 use tcp_authopt::proto::wire::KeyId;
 
 /// Lengths that matter to any option, and their neighbours.
-const LENGTHS: [usize; 20] = [
-    0, 1, 4, 8, 9, 23, 24, 25, 47, 48, 49, 143, 144, 145, 255, 256, 287, 288, 289, 4096,
+const LENGTHS: [usize; 21] = [
+    0, 1, 4, 8, 9, 23, 24, 25, 47, 48, 49, 143, 144, 145, 255, 256, 287, 288, 289, 4096, 4097,
 ];
 
 #[test]
@@ -79,7 +80,7 @@ fn keys_cannot_be_read_back() {
 #[test]
 fn setting_38_on_a_socket_of_neither() {
     for len in LENGTHS {
-        let native = if len >= 288 {
+        let native = if (288..=4096).contains(&len) {
             Route::Kernel
         } else {
             Route::Ours
@@ -90,6 +91,24 @@ fn setting_38_on_a_socket_of_neither() {
             Route::Ours,
             "{len}"
         );
+    }
+}
+
+/// What is read before anybody knows whose the call is.
+#[test]
+fn the_value_decides_over_one_form() {
+    for optname in 38..=42 {
+        for len in LENGTHS {
+            for owner in [Owner::Native, Owner::Ours, Owner::Neither] {
+                let expected =
+                    optname == 38 && (288..=4096).contains(&len) && owner == Owner::Neither;
+                assert_eq!(
+                    value_decides(optname, len, owner),
+                    expected,
+                    "{optname} {len}"
+                );
+            }
+        }
     }
 }
 

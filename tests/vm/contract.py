@@ -12,6 +12,7 @@ from socket import AF_INET, AF_INET6, AddressFamily
 
 import abi
 
+PAGE = 4096
 HEADER = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n"
 
 
@@ -42,7 +43,7 @@ def whose(option: int, value: bytes, state: State, *, setting: bool) -> Whose:
     if state is State.OURS:
         return Whose.OURS
     native = {
-        abi.TCP_AO_ADD_KEY: setting and len(value) >= 288 and not is_zero(value[8:]),
+        abi.TCP_AO_ADD_KEY: setting and 288 <= len(value) <= PAGE and not is_zero(value[8:]),
         abi.TCP_AO_DEL_KEY: len(value) == 144,
         abi.TCP_AO_INFO: len(value) >= 48,
     }
@@ -55,8 +56,9 @@ def is_zero(value: bytes) -> bool:
 
 
 def fitted(value: bytes, size: int) -> bytes | None:
-    """A shorter value filled up; None for a longer one whose rest is not zero."""
-    return value[:size].ljust(size, b"\0") if is_zero(value[size:]) else None
+    """A shorter value filled up; None for a longer one whose rest is not zero, or over a page."""
+    fits = len(value) <= PAGE and is_zero(value[size:])
+    return value[:size].ljust(size, b"\0") if fits else None
 
 
 def flags_of(value: bytes) -> int:

@@ -582,7 +582,8 @@ static bool is_past(const struct call *call, bool native, int error)
 	size_t size = call->option == TCP_AUTHOPT ? sizeof(struct tcp_authopt) : sizeof(key);
 	uint32_t known = call->option == TCP_AUTHOPT ? AUTHOPT_FLAGS : KEY_FLAGS;
 
-	if (!call->set || native || call->option > TCP_AUTHOPT_KEY || call->faults)
+	if (!call->set || native || call->option > TCP_AUTHOPT_KEY || call->faults ||
+	    call->bytes > PAGE)
 		return false;
 	if (call->option == TCP_AUTHOPT_KEY &&
 	    (error == ENOENT || error == EEXIST || error == ENOSPC))

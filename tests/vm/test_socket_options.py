@@ -16,6 +16,7 @@ from requirement import requirement
 pytestmark = pytest.mark.ours
 
 TCP = socket.IPPROTO_TCP
+PAGE = 4096
 MAX_KEYS = Path("/proc/sys/net/ipv4/tcp_authopt_max_keys")
 
 
@@ -111,10 +112,36 @@ def test_longer_struct_of_a_later_version(sock):
         sock.setsockopt(TCP, option, value + bytes(32))
         with refused(errno.EINVAL):
             sock.setsockopt(TCP, option, value + bytes(31) + b"\1")
-    page = 4096
-    sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(2 * page))
+    sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key.ljust(PAGE, b"\0"))
     with refused(errno.EINVAL):
-        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key + bytes(2 * page) + b"\1")
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, key.ljust(PAGE - 1, b"\0") + b"\1")
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["without-state", "with-state"])
+@pytest.mark.parametrize("option", [abi.TCP_AUTHOPT, abi.TCP_AUTHOPT_KEY])
+def test_longer_than_any_struct(sock, option, state):
+    """More than a page is refused, and not read: zeros, what cannot be read, the kernel's key."""
+    if state:
+        abi.set_authopt(sock)
+    native = abi.AO_ADD.pack(abi.pack_sockaddr("192.0.2.2"), b"hmac(sha1)", *[0] * 8, 0, b"")
+    for value in (bytes(PAGE + 1), native.ljust(PAGE + 1, b"\0"), bytes(16 * PAGE)):
+        with refused(errno.EINVAL):
+            sock.setsockopt(TCP, option, value)
+    for length in (PAGE + 1, (1 << 31) - 1):
+        with refused(errno.EINVAL):
+            abi.setsockopt_at(sock, option, abi.NOWHERE, length)
+    assert rows() == []
+    if not state:
+        with refused(errno.ENOENT):
+            abi.get_authopt(sock)
+    # The kernel's own may be as long as it likes, once it is known to be meant.
+    other = socket.socket()
+    abi.native_require(other)
+    with refused(errno.EFAULT):
+        abi.setsockopt_at(
+            other, option, abi.NOWHERE, 144 if option == abi.TCP_AUTHOPT_KEY else PAGE + 1
+        )
+    other.close()
 
 
 def test_shorter_struct_of_an_earlier_version(sock):

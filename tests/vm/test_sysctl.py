@@ -45,7 +45,7 @@ def test_only_in_the_initial_namespace():
 
 def test_everything_is_refused_while_off(sock):
     """EPERM, before whatever else is wrong; but the length of a get says whose it is."""
-    for length in (0, 4, 8, 9, 100, 287):
+    for length in (0, 4, 8, 9, 100, 287, 4097):
         for option in (abi.TCP_AUTHOPT, abi.TCP_AUTHOPT_KEY):
             with refused(errno.EPERM):
                 abi.setsockopt_at(sock, option, abi.NOWHERE, length)
