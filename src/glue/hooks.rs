@@ -204,14 +204,7 @@ pub(super) fn netns_of(sk: Sock<'_>) -> Arc<Netns> {
 
 fn find_state(sk: Sock<'_>) -> *mut bindings::tao_conn {
     // SAFETY: The socket lives; the caller has it locked or holds an RCU read lock.
-    unsafe {
-        let conn = bindings::tao_attached(sk.as_ptr());
-        if conn.is_null() {
-            bindings::tao_parked(sk.as_ptr())
-        } else {
-            conn
-        }
-    }
+    unsafe { bindings::tao_find(sk.as_ptr()) }
 }
 
 /// The socket carries our state. Only a hint unless it is locked.

@@ -93,6 +93,9 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
     Ok(Answer::Done)
 }
 
+/// Without the socket lock, so that it may not hold any more when that is taken: state of the
+/// kernel's that another thread has added is then met by [`hooks::with_state`], which finds none of
+/// ours beside it, and by [`hooks::give_state`], which fails.
 fn owner(call: &Call<'_>) -> Owner {
     let _guard = rcu::read_lock();
     if call.has_native() {

@@ -61,6 +61,20 @@ struct tao_conn *tao_parked(const struct sock *sk)
 	return rhashtable_lookup_fast(&tao_parked_table, &sk, tao_parked_params);
 }
 
+/*
+ * The state of a socket, wherever it is. One that is parked counts for nothing beside state of the
+ * kernel's TCP-AO, which a thread may have added while another one asked for ours: the socket is the
+ * kernel's then, and whoever took it for one without protection would accept what has to be verified.
+ */
+struct tao_conn *tao_find(const struct sock *sk)
+{
+	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+
+	if (!info)
+		return tao_parked(sk);
+	return tao_ours(info);
+}
+
 /* State of the kernel's own TCP-AO. */
 bool tao_has_native(const struct sock *sk)
 {
@@ -399,6 +413,8 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	struct tcp_sock *tp = tcp_sk(sk);
 	int err;
 
+	if (tao_has_native(sk))
+		return -EBUSY;
 	/* So it was for the last connection. */
 	if (tao_parked(sk) == conn)
 		return 0;

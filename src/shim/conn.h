@@ -10,6 +10,8 @@
 extern struct hlist_node *tao_key_mark;
 
 struct tao_conn *tao_ours(struct tcp_ao_info *info);
+struct tao_conn *tao_attached(const struct sock *sk);
+struct tao_conn *tao_parked(const struct sock *sk);
 void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
 void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);

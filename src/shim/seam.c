@@ -35,11 +35,6 @@
 /* Argument @n, from 0, of the call that a callback looks at. */
 #define TAO_ARG(fregs, n, type)	((type)ftrace_regs_get_argument(fregs, n))
 
-static struct tao_conn *tao_find(const struct sock *sk)
-{
-	return tao_attached(sk) ?: tao_parked(sk);
-}
-
 static struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
 {
 	return tao_ours(rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info));

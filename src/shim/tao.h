@@ -236,8 +236,7 @@ int tao_copy_out(const struct tao_sockopt *call, const void *from, size_t len);
 bool tao_rest_is_zero(const struct tao_sockopt *call, size_t from, int *err);
 
 /* conn.c */
-struct tao_conn *tao_attached(const struct sock *sk);
-struct tao_conn *tao_parked(const struct sock *sk);
+struct tao_conn *tao_find(const struct sock *sk);
 bool tao_has_native(const struct sock *sk);
 void tao_conn_init(struct tao_conn *conn, struct sock *sk);
 void tao_accept_icmp(struct tao_conn *conn, bool accept);

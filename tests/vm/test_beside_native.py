@@ -7,8 +7,13 @@ from dataclasses import replace
 import pytest
 
 import abi
-from link import CMAC, FIRST, V4, V6, Mkt
+from clock import wait_for
+from craft import ACK, PSH
+from forge import Forger
+from link import BAD, CMAC, FIRST, PORT, V4, V6, Mkt, Peer, prefix_of
+from test_contract_repair import OFF_WITHOUT_PROBE, TCP_REPAIR
 from test_socket_options import refused
+from userfault import Unwritten
 
 pytestmark = pytest.mark.ours
 
@@ -201,3 +206,72 @@ def test_native_key_and_ours_for_one_peer(link):
         connection.close()
     names = {(min(r.segment.sport, r.segment.dport), r.key.name) for r in link.verify().signed}
     assert names == {(1001, "first"), (1002, "other")}
+
+
+def native_key(peer: Peer, key: Mkt) -> bytes:
+    """The kernel's key for the other end, to be the one that is used."""
+    return abi.AO_ADD.pack(
+        abi.pack_sockaddr(peer.address),
+        key.algorithm.native.encode(),
+        0,
+        abi.SET_CURRENT | abi.SET_RNEXT,
+        0,
+        prefix_of(peer.address),
+        *peer.host.ids(key),
+        0,
+        0,
+        len(key.secret),
+        key.secret,
+    )
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_ours_is_asked_for_while_a_native_key_is_added(link, ends):
+    """By another thread, while the value is read. The socket has both then, and is the kernel's.
+
+    Of a connection that is not protected: in repair the kernel takes keys at any time.
+    """
+    connection = link.connected("plain", "plain", ends)
+    server = connection.server
+    server.sock.setsockopt(TCP, TCP_REPAIR, 1)
+    with Unwritten() as value:
+        size = abi.AO_ADD.size
+        value.read_by(lambda: abi.setsockopt_at(server.sock, 38, value.address, size))
+        abi.set_authopt(server.sock)
+        assert value.write(native_key(server, FIRST)) == 0
+    server.sock.setsockopt(TCP, TCP_REPAIR, OFF_WITHOUT_PROBE)
+    assert abi.NativeInfo.read(server.sock).current_key == FIRST.b_id
+    with refused(errno.ENOPROTOOPT):
+        abi.get_authopt(server.sock)
+
+    # Ours would accept what is signed: there was no key when the connection began.
+    port = connection.client.sock.getsockname()[1]
+    forger = Forger(link, link.a, ends.wire, port, PORT, unsigned=True)
+    wrong = replace(FIRST, name="wrong", secret=b"not what the kernel was given")
+    data = forger.tcp(flags=PSH | ACK, payload=b"not verified")
+    forger.send(data, forger.ao(wrong))
+    wait_for("it to be refused", lambda: link.b.counters() == {BAD: 1})
+    assert not server.asked
+    link.audit(unsigned=True)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("when", ["open", "closed"])
+def test_a_native_key_is_added_while_ours_is_asked_for(link, ends, when):
+    """The other way round: who asks is told, and the socket is the kernel's alone."""
+    if when == "open":
+        peer = link.connected("plain", "plain", ends).server
+        peer.sock.setsockopt(TCP, TCP_REPAIR, 1)
+    else:
+        peer = link.client("plain", ends)
+    with Unwritten() as value:
+        size = abi.AUTHOPT.size
+        value.read_by(lambda: abi.setsockopt_at(peer.sock, 38, value.address, size))
+        peer.sock.setsockopt(TCP, abi.TCP_AO_ADD_KEY, native_key(peer, FIRST))
+        assert value.write(bytes(size)) == errno.EBUSY
+    assert abi.NativeInfo.read(peer.sock).flags & abi.SET_CURRENT
+    with refused(errno.ENOPROTOOPT):
+        abi.get_authopt(peer.sock)
+    if when == "open":
+        peer.sock.setsockopt(TCP, TCP_REPAIR, OFF_WITHOUT_PROBE)
+    link.audit(unsigned=True)
