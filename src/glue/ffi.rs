@@ -64,6 +64,7 @@ pub(super) fn to_errno(err: error::Error) -> c_int {
         error::Error::NoSpc => code::ENOSPC,
         // Not among those that the `kernel` crate of every kernel names.
         error::Error::NoProtoOpt => return -(kernel::bindings::ENOPROTOOPT as c_int),
+        error::Error::Kernel(errno) => return errno,
         error::Error::NoKey => return -(kernel::bindings::ENOKEY as c_int),
     };
     code.to_errno()
@@ -403,10 +404,16 @@ impl Drop for SockLock<'_> {
     }
 }
 
-/// Turns on what the first socket needs. May sleep.
+/// Turns on what the first socket needs. May sleep. Where rules of the machine's own forbid that, the
+/// error is theirs; making a socket calls a lack of memory `ENOBUFS`, which we call as everywhere.
 pub(super) fn wake() -> Result<(), error::Error> {
+    const ENOBUFS: c_int = -(kernel::bindings::ENOBUFS as c_int);
+
     // SAFETY: Process context.
-    to_result(unsafe { bindings::tao_wake() }).map_err(|_| error::Error::NoMem)
+    to_result(unsafe { bindings::tao_wake() }).map_err(|err| match err.to_errno() {
+        ENOBUFS => error::Error::NoMem,
+        errno => error::Error::Kernel(errno),
+    })
 }
 
 /// The hooks, attached as long as this lives.

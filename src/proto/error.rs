@@ -23,6 +23,8 @@ pub enum Error {
     NoSpc,
     /// `ENOPROTOOPT`: there is no such option on this socket.
     NoProtoOpt,
+    /// What another part of the kernel has refused, with its own errno, which is negative.
+    Kernel(i32),
     /// `ENOKEY`: the connection is protected, and no key may be used to send now.
     NoKey,
 }

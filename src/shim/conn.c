@@ -14,6 +14,7 @@
  */
 #include <linux/module.h>
 #include <linux/rhashtable.h>
+#include <linux/workqueue.h>
 #include <net/l3mdev.h>
 #include <net/tcp.h>
 #include "conn.h"
@@ -338,24 +339,21 @@ static struct socket *tao_key_socket;
 static const struct tcp_sock_af_ops *tao_v4_ops;
 static DEFINE_MUTEX(tao_wake_lock);
 
-int tao_wake(void)
+/*
+ * The stack looks at ao_info while the static key tcp_ao_needed is on, which is not exported. A
+ * socket with TCP-AO options but no keys holds it for us.
+ */
+static int tao_make_key_socket(void)
 {
 	struct tcp_ao_info_opt none = {};
 	struct socket *sock;
-	int err = 0;
+	int err;
 
-	guard(mutex)(&tao_wake_lock);
-	if (tao_key_socket)
-		return 0;
-	/*
-	 * The stack looks at ao_info while the static key tcp_ao_needed is on, which is not
-	 * exported. A socket with TCP-AO options but no keys holds it for us.
-	 */
 	err = sock_create_kern(&init_net, PF_INET, SOCK_STREAM, IPPROTO_TCP, &sock);
 	if (err)
 		return err;
-	err = do_sock_setsockopt(sock, false, SOL_TCP, TCP_AO_INFO, KERNEL_SOCKPTR(&none),
-				 sizeof(none));
+	err = tcp_prot.setsockopt(sock->sk, SOL_TCP, TCP_AO_INFO, KERNEL_SOCKPTR(&none),
+				  sizeof(none));
 	if (err) {
 		sock_release(sock);
 		return err;
@@ -364,6 +362,37 @@ int tao_wake(void)
 	tao_key_socket = sock;
 	static_branch_enable(&tao_in_use);
 	return 0;
+}
+
+struct tao_wake {
+	struct work_struct work;
+	int err;
+};
+
+static void tao_wake_work(struct work_struct *work)
+{
+	struct tao_wake *wake = container_of(work, struct tao_wake, work);
+
+	wake->err = tao_make_key_socket();
+}
+
+/*
+ * The socket is the machine's, and lives as long as the module. So it is made by a task of the
+ * kernel's: one of the first user's own would be charged to his memory cgroup, which could never go,
+ * and would be for the rules about his sockets to permit.
+ */
+int tao_wake(void)
+{
+	struct tao_wake wake = {};
+
+	guard(mutex)(&tao_wake_lock);
+	if (tao_key_socket)
+		return 0;
+	INIT_WORK_ONSTACK(&wake.work, tao_wake_work);
+	queue_work(system_dfl_wq, &wake.work);
+	flush_work(&wake.work);
+	destroy_work_on_stack(&wake.work);
+	return wake.err;
 }
 
 /* Caller holds the socket lock; @sk carries nothing. */

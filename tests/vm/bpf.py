@@ -1,4 +1,4 @@
-"""BPF programs, through the bpf() system call alone: some that count, one that loses segments."""
+"""BPF programs, through bpf() alone: some that count, some that refuse, one that loses segments."""
 
 import ctypes
 import errno
@@ -16,7 +16,8 @@ SYS_BPF = 321  # x86-64
 MAP_CREATE, MAP_LOOKUP_ELEM, MAP_UPDATE_ELEM, PROG_LOAD, RAW_TRACEPOINT_OPEN = 0, 1, 2, 5, 17
 LINK_CREATE = 28
 MAP_TYPE_ARRAY, PROG_TYPE_SCHED_CLS, PROG_TYPE_TRACING = 2, 3, 26
-FENTRY, FEXIT, TCX_INGRESS = 24, 25, 46
+PROG_TYPE_CGROUP_SOCKOPT, PROG_TYPE_LSM = 25, 29
+CGROUP_SETSOCKOPT, FENTRY, FEXIT, LSM_MAC, TCX_INGRESS = 22, 24, 25, 27, 46
 TCX_NEXT, TCX_DROP = -1, 2
 ONLY_SYN_ACKS = -1
 LOG_SIZE = 1 << 16
@@ -143,6 +144,45 @@ class _Program:
         """Detaches."""
         while self._fds:
             os.close(self._fds.pop())
+
+
+class NoKernelSockets(_Program):
+    """A rule of the machine's: the kernel makes no sockets of its own; the error is EACCES."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        code = _assemble(
+            (0x79, 0x12, 24),  # r2 = *(u64 *)(r1 + 24), whether the socket is the kernel's
+            (0xB7, 0),  # r0 = 0
+            (0x16, 2, "permit"),  # if (u32)r2 == 0
+            (0xB7, 0, 0, -errno.EACCES),
+            "permit",
+            (0x95,),  # exit
+        )
+        function = function_ids()["bpf_lsm_socket_create"]
+        program = self._load(PROG_TYPE_LSM, LSM_MAC, code, function)
+        self._keep(_bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program)))
+
+
+class NoOption(_Program):
+    """A rule of a cgroup's: its sockets do not set this option; the error is EPERM."""
+
+    def __init__(self, group: Path, level: int, option: int) -> None:
+        super().__init__()
+        code = _assemble(
+            (0xB7, 0, 0, 1),  # r0 = 1
+            (0x61, 0x12, 24),  # r2 = *(u32 *)(r1 + 24), the level
+            (0x56, 2, "permit", level),  # if (u32)r2 !=
+            (0x61, 0x12, 28),  # r2 = *(u32 *)(r1 + 28), the option
+            (0x56, 2, "permit", option),
+            (0xB7, 0),
+            "permit",
+            (0x95,),  # exit
+        )
+        program = self._load(PROG_TYPE_CGROUP_SOCKOPT, CGROUP_SETSOCKOPT, code)
+        target = self._keep(os.open(group, os.O_RDONLY | os.O_DIRECTORY))
+        attributes = struct.pack("<IIII", program, target, CGROUP_SETSOCKOPT, 0)
+        self._keep(_bpf(LINK_CREATE, attributes))
 
 
 class Counter(_Program):
