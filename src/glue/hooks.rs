@@ -308,8 +308,8 @@ unsafe extern "C" fn tao_rust_connect(
     keyed.into()
 }
 
-/// The socket has no connection: it is about to listen, or one that [`tao_rust_connect`] let begin
-/// did not. It is locked, and `conn` is its state.
+/// The socket has no connection: it is about to listen, or one that [`tao_rust_connect`] was asked
+/// about did not begin. It is locked, and `conn` is its state.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_not_connected(conn: *mut bindings::tao_conn) {
     // SAFETY: The state lives.

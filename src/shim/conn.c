@@ -418,38 +418,40 @@ int tao_attach(struct sock *sk, struct tao_conn *conn)
 }
 
 /*
- * Gives @sk a state of its own instead of @old, which its TIME-WAIT socket keeps. Caller holds the
- * socket lock. NULL: there is no memory, or the module is being drained; @old stays.
+ * Gives @sk a state of its own instead of *@conn, which its TIME-WAIT socket keeps. Caller holds the
+ * socket lock. An error, and *@conn stays: there is no memory, or the module is being drained.
  */
-struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old)
+int tao_replace(struct sock *sk, struct tao_conn **conn)
 {
-	struct tao_conn *conn = tao_rust_conn_again(old, sk);
+	struct tao_conn *old = *conn, *fresh = tao_rust_conn_again(old, sk);
+	int err;
 
-	if (!conn)
-		return NULL;
-	if (tao_pin(conn)) {
-		tao_conn_put(conn);
-		return NULL;
+	if (!fresh)
+		return -ENOMEM;
+	err = tao_pin(fresh);
+	if (err) {
+		tao_conn_put(fresh);
+		return err;
 	}
-	rcu_assign_pointer(tcp_sk(sk)->ao_info, &conn->info);
+	rcu_assign_pointer(tcp_sk(sk)->ao_info, &fresh->info);
 	tao_part(old, false);
-	return conn;
+	*conn = fresh;
+	return 0;
 }
 
 /* Caller holds the socket lock, or is the only one who knows @sk. */
 int tao_park(struct sock *sk, struct tao_conn *conn)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
-	int err;
 
 	if (tao_has_native(sk))
 		return -EBUSY;
 	/* So it was for the last connection. */
 	if (tao_parked(sk) == conn)
 		return 0;
-	err = rhashtable_insert_fast(&tao_parked_table, &conn->parked, tao_parked_params);
-	if (err)
-		return err;
+	/* What it fails for is memory, also where it says that it is being resized, or is full. */
+	if (rhashtable_insert_fast(&tao_parked_table, &conn->parked, tao_parked_params))
+		return -ENOMEM;
 	tao_hand_back(sk);
 	conn->info.ao_required = 0;
 	if (tao_attached(sk) == conn)

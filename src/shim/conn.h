@@ -21,7 +21,7 @@ void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
 void tao_not_connected(struct tao_conn *conn);
 void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn);
-struct tao_conn *tao_replace(struct sock *sk, struct tao_conn *old);
+int tao_replace(struct sock *sk, struct tao_conn **conn);
 
 /* net.c */
 struct tao_net *tao_net_get(struct net *net);

@@ -101,22 +101,18 @@ static int tao_connect(struct sock *sk)
 	int err = 0;
 
 	/* The socket's last connection may be in TIME-WAIT still. */
-	if (refcount_read(&conn->info.refcnt) > 1) {
-		conn = tao_replace(sk, conn);
-		if (!conn)
-			err = -ENOMEM;
-	}
+	if (refcount_read(&conn->info.refcnt) > 1)
+		err = tao_replace(sk, &conn);
 	if (!err)
 		err = tao_rust_connect(conn, sk);
-	if (err >= 0) {
+	if (err >= 0)
 		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
-		if (!err)
-			err = tcp_connect(sk);
-		if (err)
-			tao_not_connected(conn);
-		else if (tcp_sk(sk)->repair && tao_attached(sk))
-			tao_connected_in_repair(sk, conn);
-	}
+	if (!err)
+		err = tcp_connect(sk);
+	if (err)
+		tao_not_connected(conn);
+	else if (tcp_sk(sk)->repair && tao_attached(sk))
+		tao_connected_in_repair(sk, conn);
 	module_put(THIS_MODULE);
 	return err;
 }
@@ -138,7 +134,7 @@ static bool tao_pre_listen(struct ftrace_regs *fregs)
 
 static int tao_refuse_listen(struct sock *sk)
 {
-	return -ENOMEM;
+	return -EBUSY;
 }
 
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)

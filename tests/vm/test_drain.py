@@ -211,6 +211,30 @@ def test_nothing_is_protected_afterwards(link, module):
     link.audit()
 
 
+@pytest.mark.parametrize("ends", ENDS)
+def test_who_has_asked_in_vain_gets_no_protection(link, module, ends):
+    """The state of a connection without protection is not drained, and is of no use any more."""
+    connection = link.connected("plain", "plain", ends)
+    client = connection.client
+    abi.set_authopt(client.sock)
+    link.client("ours", ends, FIRST)
+    drain()
+    connection.exchange()
+    assert abi.get_authopt(client.sock).flags == 0
+    disconnect(client.sock)
+    with refused(errno.ENODEV):
+        client.sock.connect((client.address, PORT))
+    with refused(errno.EBUSY):
+        client.sock.listen()
+    # There is no key for itself.
+    listener = link.a.tcp_socket(ends.client)
+    listener.bind((link.a.address(ends.wire, ends.client), PORT))
+    listener.listen()
+    client.sock.connect(listener.getsockname())
+    assert abi.get_authopt(client.sock).flags == 0
+    assert not link.verify(unsigned=True).signed
+
+
 def test_not_for_everybody(link, module):
     idle(link, V4)
     assert (DRAIN.read_text(), DRAIN.stat().st_mode & 0o777) == ("0\n", 0o644)

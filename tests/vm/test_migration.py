@@ -10,7 +10,7 @@ import pytest
 
 import abi
 from clock import wait_for
-from craft import SYN
+from craft import RST, SYN
 from forge import Forger
 from handshake import ANSWER, accept, sent
 from link import BAD, FIRST, PORT, ROLES, TIMEOUT, V4, V6, Connection, Ends, Link, Mkt, Peer
@@ -205,6 +205,30 @@ def test_unsigned_request_of_a_plain_listener(link: Link, ends):
     assert not new.asked
     report = link.verify(unsigned=True)
     assert not report.signed
+
+
+@requirement(21)
+@pytest.mark.parametrize("began", ["unsigned", "signed"])
+def test_refused_request_is_reset_where_that_is_wanted(link: Link, ends, began):
+    """As one for which the accept queue is too short; not if that would have to be signed."""
+    link.b.namespace.write_sysctl("net/ipv4/tcp_abort_on_overflow", 1)
+    signed = began == "signed"
+    old = join(link, "ours", ends, FIRST) if signed else join(link, "plain", ends)
+    client = link.client("ours", ends, FIRST) if signed else link.client("plain", ends)
+    pending(link, client)
+    new = join(link, "plain", ends) if signed else join(link, "ours", ends, FIRST)
+    old.sock.close()
+    client.sock.send(DATA)
+    failures = link.b.namespace.counters
+    wait_for("it to be refused", lambda: failures()[FAILURE] == 1)
+    resets = [r for r in link.audit(unsigned=True).segments if r.segment.flags & RST]
+    if signed:
+        assert not resets
+    else:
+        client.sock.settimeout(TIMEOUT)
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(1)
+    assert not new.asked
 
 
 @requirement(21)

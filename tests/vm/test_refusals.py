@@ -14,6 +14,8 @@ from craft import ACK, PSH, RST, SYN
 from forge import Forger
 from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, SECOND, V4, V6, Link, Mkt, Ours
 from requirement import requirement
+from test_reuse import disconnect
+from test_socket_options import refused
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 WRONG = replace(FIRST, name="wrong", secret=b"guessed")
@@ -246,6 +248,31 @@ def test_connect_without_a_key_to_send_with(link, ends):
     assert not link.audit().segments
     client.add(FIRST)
     assert client.sock.connect_ex((client.address, PORT)) == 0
+    link.verify()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("beside", ["reset", "time-wait"])
+def test_connect_again_without_a_key_to_send_with(link, ends, beside):
+    """What is read back is not the last connection's any more."""
+    connection = link.connected("ours", "native", ends)
+    connection.exchange()
+    client = connection.client
+    assert abi.get_authopt(client.sock).flags == abi.FLAG_ACTIVE
+    if beside == "time-wait":
+        client.sock.shutdown(socket.SHUT_WR)
+        assert connection.server.sock.recv(1) == b""
+        connection.server.sock.close()
+        assert client.sock.recv(1) == b""
+    disconnect(client.sock)
+    client.add(FIRST, abi.KEY_NOSEND)
+    with refused(errno.ENOKEY):
+        client.sock.connect((client.address, PORT))
+    assert abi.get_authopt(client.sock).flags == 0
+    client.add(FIRST)
+    link.connect(client, connection.listener).exchange()
+    assert abi.get_authopt(client.sock).flags == abi.FLAG_ACTIVE
     link.verify()
 
 
