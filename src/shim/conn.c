@@ -543,8 +543,11 @@ static void tao_drain_sock(struct sock *sk)
 	if (conn && sk->sk_state == TCP_CLOSE) {
 		/*
 		 * It asked for protection, and must not get a connection without: it is bound to an
-		 * interface that cannot exist.
+		 * interface that cannot exist. A port that it is bound to is of the interface that it
+		 * had, and listen() would look for it under the new one.
 		 */
+		if (inet_csk(sk)->icsk_bind_hash)
+			sk->sk_prot->put_port(sk);
 		WRITE_ONCE(sk->sk_bound_dev_if, -1);
 		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
 		tao_hand_back(sk);

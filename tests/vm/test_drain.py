@@ -14,7 +14,7 @@ import abi
 from clock import wait_for
 from craft import SYN
 from forge import Forger
-from link import FIRST, PORT, V4, V6, Link
+from link import FIRST, PORT, V4, V6, Host, Link, Vrf
 from test_reuse import disconnect
 from test_socket_options import refused
 from test_unload import BUSY, TIME_WAIT, states
@@ -233,6 +233,25 @@ def test_who_has_asked_in_vain_gets_no_protection(link, module, ends):
     client.sock.connect(listener.getsockname())
     assert abi.get_authopt(client.sock).flags == 0
     assert not link.verify(unsigned=True).signed
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_port_of_a_vrf_is_given_back(module, ends):
+    """A listener that was bound in a VRF listens again, in vain; another one can have its port."""
+    link = Link(b=Host("B", 2, vrf=Vrf("red", 100)))
+    try:
+        listener = link.listen("ours", ends, FIRST)
+        drain()
+        # The kernel complains of one that has the port of another VRF.
+        listener.sock.listen()
+        assert listener.sock.getsockname()[1] != PORT
+        other = link.listen("plain", ends)
+        connection = link.connect(link.client("plain", ends), other)
+        connection.exchange()
+        assert not listener.asked
+        link.verify(unsigned=True)
+    finally:
+        link.close()
 
 
 def test_not_for_everybody(link, module):
