@@ -707,6 +707,8 @@ static void tao_free_parked(void *ptr, void *arg)
 void tao_conn_tables_exit(void)
 {
 	rhashtable_free_and_destroy(&tao_parked_table, tao_free_parked, NULL);
+	/* A state that is freed may give traffic keys to RCU, for which the last barrier waits. */
+	rcu_barrier();
 	if (tao_key_socket)
 		sock_release(tao_key_socket);
 }
