@@ -476,6 +476,10 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	conn->info.ao_required = 1;
 	tao_peer_of_sock(sk, &conn->peer);
 	WRITE_ONCE(conn->rcv_shift, 0);
+#if IS_ENABLED(CONFIG_SMC)
+	/* AF_SMC would leave TCP once the handshake is over: the data is to be signed, too. */
+	tcp_sk(sk)->syn_smc = 0;
+#endif
 	/*
 	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
 	 * route, which the socket may have had before.

@@ -236,6 +236,8 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 	/* The peer's first key came after tao_pre_conn_request() had asked for one. */
 	if (cookie)
 		return true;
+	/* AF_SMC is refused here, and to the socket by tao_protect(). */
+	inet_rsk(req)->smc_ok = 0;
 	return !tao_rust_may_send(conn, &peer);
 }
 
