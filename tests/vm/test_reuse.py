@@ -96,6 +96,22 @@ def test_unprotected_then_listener(link, ends, key):
     assert_refuses_unsigned(link, ends, listener)
 
 
+def test_unprotected_while_the_module_goes_and_comes(link, module, ends):
+    """The socket does not hold it, and has not asked when it is there again."""
+    connection = link.connect(link.client("ours", ends), link.listen("plain", ends))
+    client = connection.client
+    assert not is_protected(client)
+    module.unload(wait=True)
+    connection.exchange()
+    module.enable()
+    link.client("ours", ends, FIRST)
+    disconnect(client.sock)
+    connect_again(link, client, connection.listener)
+    with pytest.raises(FileNotFoundError):
+        abi.get_authopt(client.sock)
+    assert not link.verify(unsigned=True).signed
+
+
 @requirement(9)
 def test_protected_then_listener(link, ends):
     client = link.client("ours", ends, FIRST)
