@@ -34,13 +34,17 @@ static const char usage[] =
 "segments sent and received: send-id here is recv-id at the peer. Options:\n"
 "\n"
 "  algorithm NAME      SHA1 (default), AES128 or SHA256\n"
-"  key-file FILE       read the key there rather than from standard input; a newline\n"
-"                      at its end is not part of it\n"
+"  key-file FILE       read the key there rather than from standard input\n"
 "  hex                 the key is written in hexadecimal digits\n"
 "  exclude-options     of the TCP options, the MAC covers the AO option only\n"
 "  send-from TIME, send-until TIME      when to sign with the key, and\n"
 "  accept-from TIME, accept-until TIME  when to accept it; TIME is +SECONDS from now, or\n"
 "                                       @SECONDS of the epoch\n"
+"\n"
+"The key is one line of text, whose newline is not part of it. What an editor may have\n"
+"left there is refused: blanks at either end, control characters, more lines, CRLF, a\n"
+"byte-order mark. A key with such bytes is written in hex, where blanks and line ends\n"
+"around the digits do not count.\n"
 "\n"
 "The keys are shown by /proc/net/tcp_authopt.\n";
 
@@ -95,37 +99,144 @@ static __u64 parse_time(const char *what, const char *text)
 {
 	unsigned long long seconds;
 
-	if (*text != '+' && *text != '@')
-		die("%s %s: neither +SECONDS nor @SECONDS", what, text);
+	if ((*text != '+' && *text != '@') || !text[1] || text[1 + strspn(text + 1, "0123456789")])
+		die("%s %s: neither +SECONDS from now nor @SECONDS of the epoch; a date is "
+		    "@$(date -d DATE +%%s)", what, text);
 	seconds = parse_number(what, text + 1, LLONG_MAX / 2);
 	return *text == '+' ? time(NULL) + seconds : seconds;
+}
+
+static void check_lifetime(const char *what, __u32 begin_flag, __u64 begin, __u32 end_flag, __u64 end)
+{
+	if ((key.flags & begin_flag) && (key.flags & end_flag) && end < begin)
+		die("%s-until is %llu s before %s-from: there is no time between them; is one the "
+		    "other?", what, (unsigned long long)(begin - end), what);
+}
+
+/* Whether it is an address; if so it goes to key.addr. */
+static int parse_address(const char *text)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
+
+	memset(&key.addr, 0, sizeof(key.addr));
+	if (inet_pton(AF_INET, text, &in->sin_addr) == 1)
+		return in->sin_family = AF_INET;
+	if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1)
+		return in6->sin6_family = AF_INET6;
+	return 0;
+}
+
+/* What is no address may be one with something around it that keys do not know. */
+__attribute__((noreturn))
+static void die_of_address(const char *text, char *address)
+{
+	char *end;
+
+	if ((end = strchr(address, '%'))) {
+		*end = '\0';
+		if (parse_address(address))
+			die("%s: a key is for no interface; %s is this address on every link of its VRF",
+			    text, address);
+	} else if (*address == '[' && (end = strchr(address, ']'))) {
+		*end = '\0';
+		if (parse_address(address + 1) && (!end[1] || end[1] == ':'))
+			die("%s: %s: write %s", text, end[1] ? "a key is for all ports" :
+			    "an address has no brackets here", address + 1);
+	} else if ((end = strchr(address, ':'))) {
+		*end = '\0';
+		if (parse_address(address) == AF_INET)
+			die("%s: a key is for all ports: write %s", text, address);
+	}
+	die("%s: neither an address, nor a prefix ADDRESS/LENGTH, nor \"any\"; names are not looked up",
+	    text);
+}
+
+/* Clears the bits behind the first @length; whether there were any. */
+static int clear_behind(unsigned char *address, int size, int length)
+{
+	int i, found = 0;
+
+	for (i = 0; i < size; i++) {
+		int bits = length - 8 * i;
+		unsigned char mask = bits >= 8 ? 0xff : bits > 0 ? 0xff << (8 - bits) : 0;
+
+		found |= address[i] & ~mask;
+		address[i] &= mask;
+	}
+	return found;
+}
+
+/* A prefix has no bits behind its length: which one was meant is not for this program to know. */
+static void check_prefix(const char *text, const char *address, int family)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
+	unsigned char *bytes = family == AF_INET ? (unsigned char *)&in->sin_addr :
+						   in6->sin6_addr.s6_addr;
+	int mapped = family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
+	int length = key.prefixlen;
+	char v4[INET_ADDRSTRLEN], right[INET6_ADDRSTRLEN];
+
+	if (mapped && length < 96) {
+		if (length > 32)
+			die("%s: an IPv4 prefix written like this has a length from 96 to 128", text);
+		clear_behind(bytes + 12, 4, length);
+		inet_ntop(AF_INET, bytes + 12, v4, sizeof(v4));
+		die("%s: these are IPv6 bits; an IPv4 prefix is written %s/%d, or ::ffff:%s/%d", text, v4,
+		    length, v4, length + 96);
+	}
+	if (!clear_behind(bytes, family == AF_INET ? 4 : 16, length))
+		return;
+	inet_ntop(family, bytes, right, sizeof(right));
+	die("%s: bits are set behind the prefix; the prefix is %s/%d, the one peer %s", text, right, length,
+	    address);
 }
 
 /* Gives the address family that the socket has to have. */
 static int parse_peer(const char *text)
 {
-	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
-	char address[INET6_ADDRSTRLEN];
+	char address[64]; /* no address is that long, with an interface or a port */
 	const char *slash = strchrnul(text, '/');
 	int family;
 
 	if (!strcmp(text, "any"))
 		return AF_INET;
 	snprintf(address, sizeof(address), "%.*s", (int)(slash - text), text);
-	if (inet_pton(AF_INET, address, &in->sin_addr) == 1) {
-		family = in->sin_family = AF_INET;
-	} else if (inet_pton(AF_INET6, address, &in6->sin6_addr) == 1) {
-		family = in6->sin6_family = AF_INET6;
-	} else {
-		die("%s: neither an address, nor a prefix, nor \"any\"", text);
-	}
+	family = parse_address(address);
+	if (!family)
+		die_of_address(text, address);
 	key.flags |= TCP_AUTHOPT_KEY_ADDR_BIND;
 	if (*slash) {
 		key.flags |= TCP_AUTHOPT_KEY_PREFIXLEN;
 		key.prefixlen = parse_number("prefix length", slash + 1, family == AF_INET ? 32 : 128);
+		check_prefix(text, address, family);
 	}
 	return family;
+}
+
+/* What another program may count as part of the key, and the next one not, is refused. */
+static void check_text(const unsigned char *text, size_t length)
+{
+	const unsigned char *newline = memchr(text, '\n', length);
+	size_t i;
+
+	if (memchr(text, '\r', length))
+		die("the key has a carriage return: its lines end as on Windows, by CRLF; "
+		    "\"tr -d '\\r'\" takes that out");
+	if (newline) {
+		for (i = newline - text; i < length && text[i] == '\n'; i++)
+			;
+		die("there %s: the key is one line, and one newline at its end is not part of it",
+		    i == length ? "are empty lines at the end" : "is more than one line");
+	}
+	if (length && (isblank(text[0]) || isblank(text[length - 1])))
+		die("the key %s with a blank; if that is part of it, write it in hex",
+		    isblank(text[0]) ? "begins" : "ends");
+	for (i = 0; i < length; i++)
+		if (iscntrl(text[i]))
+			die("byte %zu of the key is a control character; a key that is not text is written "
+			    "in hex", i + 1);
 }
 
 static int hex_digit(int c)
@@ -138,7 +249,7 @@ static int hex_digit(int c)
 /* Fills key.key from FILE, or from standard input if that is NULL (RFC 5926 3.1, R34). */
 static void read_key(const char *file, int hex)
 {
-	unsigned char text[2 * TCP_AUTHOPT_MAXKEYLEN + 2]; /* room for a newline, and to see excess */
+	unsigned char text[4096], *begin = text; /* room to see what is wrong */
 	int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
 	size_t length = 0, i;
 	ssize_t got = 1;
@@ -153,35 +264,80 @@ static void read_key(const char *file, int hex)
 			die("%s: %s", file ? file : "standard input", strerror(errno));
 		length += got;
 	}
-	if (length && text[length - 1] == '\n')
-		length--;
+	if (length >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
+		die("the key begins with a byte-order mark (UTF-8), which an editor has written; "
+		    "\"sed '1s/^\\xef\\xbb\\xbf//'\" takes it out");
+	if (length >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2)))
+		die("the key begins with a byte-order mark: it is UTF-16; \"iconv -f UTF-16 -t UTF-8\" "
+		    "makes bytes of it that the peer may have, too");
+	if (hex) {
+		while (length && isspace(begin[length - 1]))
+			length--;
+		for (; length && isspace(*begin); begin++)
+			length--;
+	} else {
+		if (length && begin[length - 1] == '\n')
+			length--;
+		check_text(begin, length);
+	}
 	if (!length)
 		die("the key is empty");
-	if (hex && length % 2)
-		die("the key has an odd number of hexadecimal digits");
 	if (length > (hex ? 2 : 1) * sizeof(key.key))
 		die("the key is longer than %zu bytes", sizeof(key.key));
 
 	if (hex) {
+		for (i = 0; i < length; i++)
+			hex_digit(begin[i]);
+		if (length % 2)
+			die("the key has an odd number of hexadecimal digits, %zu", length);
 		for (i = 0; i < length; i += 2)
-			key.key[i / 2] = hex_digit(text[i]) << 4 | hex_digit(text[i + 1]);
+			key.key[i / 2] = hex_digit(begin[i]) << 4 | hex_digit(begin[i + 1]);
 		length /= 2;
 	} else {
-		memcpy(key.key, text, length);
+		memcpy(key.key, begin, length);
 	}
 	key.keylen = length;
+}
+
+static const char *const words_with_value[] = {
+	"send-id", "recv-id", "algorithm", "key-file", "send-from", "send-until", "accept-from",
+	"accept-until",
+};
+
+static int takes_value(const char *word)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(words_with_value) / sizeof(words_with_value[0]); i++)
+		if (!strcmp(word, words_with_value[i]))
+			return 1;
+	return 0;
+}
+
+static void check_word(const char *word, const char *value)
+{
+	if (takes_value(word)) {
+		if (!value)
+			die("%s lacks a value; see \"tcp-authopt-key help\"", word);
+	} else if (strcmp(word, "hex") && strcmp(word, "exclude-options")) {
+		die("unknown word %s; see \"tcp-authopt-key help\"", word);
+	}
 }
 
 int main(int argc, char **argv)
 {
 	const char *file = NULL;
 	int send_id = -1, recv_id = -1, hex = 0;
-	int fd, family, i;
+	int fd, family, i, j;
 
 	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
 		return 0;
 	}
+	if (argc > 1 && strcmp(argv[1], "add") && strcmp(argv[1], "del"))
+		fprintf(stderr, "tcp-authopt-key: %s: neither add nor del\n\n", argv[1]);
+	else if (argc == 2)
+		fprintf(stderr, "tcp-authopt-key: %s lacks a PEER\n\n", argv[1]);
 	if (argc < 3 || (strcmp(argv[1], "add") && strcmp(argv[1], "del"))) {
 		fputs(usage, stderr);
 		return 2;
@@ -193,6 +349,10 @@ int main(int argc, char **argv)
 	for (i = 3; i < argc; i++) {
 		const char *word = argv[i], *value = argv[i + 1];
 
+		check_word(word, value);
+		for (j = 3; j < i; j += takes_value(argv[j]) ? 2 : 1)
+			if (!strcmp(word, argv[j]))
+				die("%s is given twice", word);
 		if (!strcmp(word, "hex")) {
 			hex = 1;
 			continue;
@@ -200,8 +360,6 @@ int main(int argc, char **argv)
 			key.flags |= TCP_AUTHOPT_KEY_EXCLUDE_OPTS;
 			continue;
 		}
-		if (!value)
-			die("%s: unknown, or lacks a value; see \"tcp-authopt-key help\"", word);
 		if (!strcmp(word, "send-id")) {
 			send_id = parse_number(word, value, 255);
 		} else if (!strcmp(word, "recv-id")) {
@@ -219,24 +377,27 @@ int main(int argc, char **argv)
 		} else if (!strcmp(word, "accept-from")) {
 			key.flags |= TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN;
 			key.recv_lifetime_begin = parse_time(word, value);
-		} else if (!strcmp(word, "accept-until")) {
+		} else { /* accept-until */
 			key.flags |= TCP_AUTHOPT_KEY_RECV_LIFETIME_END;
 			key.recv_lifetime_end = parse_time(word, value);
-		} else {
-			die("unknown option %s; see \"tcp-authopt-key help\"", word);
 		}
 		i++;
 	}
 	if (send_id < 0 || recv_id < 0)
-		die("send-id and recv-id are needed");
+		die("%s is needed: the ids are the KeyIDs of segments sent and received",
+		    send_id < 0 ? "send-id" : "recv-id");
 	key.send_id = send_id;
 	key.recv_id = recv_id;
+	check_lifetime("send", TCP_AUTHOPT_KEY_SEND_LIFETIME_BEGIN, key.send_lifetime_begin,
+		       TCP_AUTHOPT_KEY_SEND_LIFETIME_END, key.send_lifetime_end);
+	check_lifetime("accept", TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN, key.recv_lifetime_begin,
+		       TCP_AUTHOPT_KEY_RECV_LIFETIME_END, key.recv_lifetime_end);
 	if (!(key.flags & TCP_AUTHOPT_KEY_DEL))
 		read_key(file, hex);
 
 	/* Without it the kernel's own TCP-AO would get the call. */
 	if (access("/proc/net/tcp_authopt", F_OK))
-		die("the module tcp_authopt is not loaded");
+		die("the module tcp_authopt is not loaded: \"insmod tcp_authopt.ko\"");
 	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
@@ -245,8 +406,11 @@ int main(int argc, char **argv)
 	if (errno == EPERM)
 		die("not permitted: needs net.ipv4.tcp_authopt=1, and CAP_NET_ADMIN");
 	if (errno == ENOENT)
-		die("there is no such key");
+		die("there is no such key: PEER and both ids have to be as in /proc/net/tcp_authopt");
 	if (errno == EEXIST)
-		die("another key for this peer has one of these ids");
-	die("%s", strerror(errno));
+		die("another key for this peer has one of these ids: delete it first, or take others");
+	if (errno == ENOSPC)
+		die("there are as many keys as may be: delete one, or raise "
+		    "net.ipv4.tcp_authopt_max_keys");
+	die("the module refuses the key: %s", strerror(errno));
 }
