@@ -89,9 +89,9 @@ class Rtnetlink:
         """An L3 master device, whose routes are in that table; an index of 0 is the next free."""
         self._add(name, "vrf", attribute(IFLA_VRF_TABLE, struct.pack("=I", table)), index)
 
-    def enslave(self, name: str, master: str) -> None:
-        """Makes the interface a port of the master."""
-        index, its = map(socket.if_nametoindex, (name, master))
+    def enslave(self, name: str, master: str | None) -> None:
+        """Makes the interface a port of the master, or of none."""
+        index, its = socket.if_nametoindex(name), socket.if_nametoindex(master) if master else 0
         body = struct.pack("=BxHiII", 0, 0, index, 0, 0)
         self._request(RTM_NEWLINK, 0, body + attribute(IFLA_MASTER, struct.pack("=I", its)))
 

@@ -20,6 +20,7 @@ from link import (
     BAD,
     FIRST,
     KEY_NOT_FOUND,
+    PORT,
     REQUIRED,
     SECOND,
     V4,
@@ -32,8 +33,10 @@ from link import (
 )
 from netns import Namespace
 from requirement import requirement
+from rtnetlink import Rtnetlink
+from tcp_authopt_verify.audit import Record
 from test_reuse import is_protected
-from test_selection import Wire, give
+from test_selection import Wire, give, is_from
 
 pytestmark = [
     pytest.mark.ours,
@@ -288,3 +291,89 @@ def test_key_of_another_vrf_does_not_serve_a_connection(machine, ends):
     assert {record.key.name for record in main.verify().signed} == {"first"}
     assert len(red.audit().bad) == 2, "there is no such connection there"
     assert not machine.links[BLUE].audit().segments
+
+
+GREEN = "green"
+
+
+@pytest.fixture
+def green(link) -> int:
+    """A VRF of B's, still without an interface; its index."""
+    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_vrf(GREEN, 300)
+        rtnetlink.set_up(GREEN)
+        return socket.if_nametoindex(GREEN)
+
+
+def move(host: Host, master: str | None) -> None:
+    """The interface goes into a VRF, or out of one; it keeps its addresses."""
+    host.namespace.write_sysctl(f"net/ipv6/conf/{host.interface}/keep_addr_on_down", 1)
+    with host.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.enslave(host.interface, master)
+
+
+def sent_by(host: Host, link: Link) -> list[Record]:
+    """What the host has sent so far, all of it signed."""
+    return [record for record in link.verify().signed if is_from(host, record)]
+
+
+@pytest.mark.usefixtures("green")
+@pytest.mark.parametrize("accept", [0, 1], ids=["strict", "l3mdev-accept"])
+def test_interface_moves_under_a_session(link, ends, accept):
+    """It is deaf or dumb until the interface is back; nothing is refused, nothing is unsigned."""
+    link.b.namespace.write_sysctl("net/ipv4/tcp_l3mdev_accept", accept)
+    connection = link.connected("native", "ours", ends)
+    connection.exchange()
+    client, server = connection.peers
+    move(link.b, GREEN)
+    before = len(sent_by(link.b, link))
+    client.sock.send(b"to the other end")
+    server.sock.send(b"and back")
+    if accept:
+        # It is heard, judged with the keys of the connection, and has no route to answer.
+        assert server.sock.recv(100) == b"to the other end"
+    once = len(sent_by(link.a, link))
+    wait_for("it to come again", lambda: len(sent_by(link.a, link)) >= once + 2)
+    assert len(sent_by(link.b, link)) == before
+    assert not server.asked
+    assert not client.asked
+    move(link.b, None)
+    if not accept:
+        assert server.sock.recv(100) == b"to the other end"
+    assert client.sock.recv(100) == b"and back"
+    connection.exchange()
+    link.verify()
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+@requirement(9)
+def test_interface_moves_under_sockets_bound_to_it(link, ends, green):
+    """The session goes on with its key; the next one is in the VRF, where that does not match."""
+    listener = link.listen("ours", ends)
+    listener.sock.close()
+    listener.sock = link.b.tcp_socket(ends.server)
+    device = link.b.interface.encode()
+    listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    abi.set_authopt(listener.sock)
+    listener.sock.bind((link.b.address(ends.wire, ends.server), PORT))
+    listener.sock.listen()
+    give(listener, FIRST, address=listener.address, ifindex=0)
+    connection = link.connect(link.client("native", ends, FIRST), listener)
+    connection.exchange()
+    move(link.b, GREEN)
+    connection.exchange()
+    assert is_protected(connection.server)
+
+    unprotected = link.connect(link.client("plain", ends), listener)
+    unprotected.exchange()
+    assert not is_protected(unprotected.server)
+    give(listener, SECOND, address=listener.address, ifindex=green)
+    protected = link.connect(link.client("native", ends, SECOND), listener)
+    for each in (connection, protected):
+        each.exchange()
+        assert is_protected(each.server)
+    of_the_first = connection.client.sock.getsockname()[1]
+    for record in link.verify(unsigned=True).signed:
+        ports = (record.segment.sport, record.segment.dport)
+        assert record.key.name == ("first" if of_the_first in ports else "second")
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
