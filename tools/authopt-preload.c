@@ -8,7 +8,7 @@
  *	LD_PRELOAD=$PWD/authopt-preload.so bgpd ...
  *
  * Where the option cannot be set, socket() fails with its error: a routing daemon without sessions
- * is noticed, one with unsigned sessions is not.
+ * is noticed, one with unsigned sessions is not. Sockets of MPTCP never have it (ENOPROTOOPT).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +25,7 @@ static int is_tcp(int domain, int type, int protocol)
 {
 	return (domain == AF_INET || domain == AF_INET6) &&
 	       (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
-	       (protocol == 0 || protocol == IPPROTO_TCP);
+	       (protocol == 0 || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
 }
 
 int socket(int domain, int type, int protocol)
@@ -40,8 +40,9 @@ int socket(int domain, int type, int protocol)
 		return fd;
 
 	error = errno;
-	fprintf(stderr, "authopt-preload: TCP_AUTHOPT: %s: is the module loaded, and "
-			"net.ipv4.tcp_authopt 1?\n", strerror(error));
+	fprintf(stderr, "authopt-preload: TCP_AUTHOPT: %s: %s\n", strerror(error),
+		protocol == IPPROTO_MPTCP ? "MPTCP has no protection, let the daemon use TCP" :
+		"is the module loaded, and net.ipv4.tcp_authopt 1?");
 	close(fd);
 	errno = error;
 	return -1;

@@ -10,7 +10,7 @@ import pytest
 
 import abi
 from abi import pack_key
-from link import FIRST, SECOND, V4, V6
+from link import FIRST, PORT, SECOND, V4, V6
 from requirement import requirement
 
 pytestmark = pytest.mark.ours
@@ -149,6 +149,33 @@ def test_shorter_struct_of_an_earlier_version(sock):
     sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, pack_key(1, 2)[:224])
     sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, pack_key(3, 4)[:88])
     assert len(rows()) == 2
+
+
+@pytest.mark.parametrize("fallen_back", [False, True], ids=["fresh", "fallen-back"])
+def test_mptcp_has_no_such_options(link, fallen_back):
+    """Of one that has fallen back to TCP what is not there can be read, and nothing be set."""
+    with link.a.namespace.entered():
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+        except OSError as error:
+            pytest.skip(f"the kernel has no MPTCP: {error}")
+    with sock:
+        if fallen_back:
+            listener = link.listen("plain", V4)
+            sock.connect((link.b.addresses["v4"], PORT))
+            sock.send(b"unsigned")
+            assert listener.accept().sock.recv(100) == b"unsigned"
+        for option in (abi.TCP_AUTHOPT, abi.TCP_AUTHOPT_KEY, abi.TCP_REPAIR_AUTHOPT):
+            for length in (0, 8, 24, 256, 288):
+                with refused(errno.ENOPROTOOPT):
+                    sock.setsockopt(TCP, option, bytes(length))
+                if not fallen_back:
+                    with refused(errno.EOPNOTSUPP):
+                        sock.getsockopt(TCP, option, length)
+        if fallen_back:
+            with refused(errno.ENOENT):
+                abi.get_authopt(sock)
+    link.audit(unsigned=True)
 
 
 def test_asking_needs_no_privilege_and_keys_do(sock):
