@@ -5,7 +5,7 @@ ICMPv4 "fragmentation needed" is one of the errors that they ignore (RFC 5925 7.
 
 import pytest
 
-from clock import wait_for
+from clock import ticks, wait_for
 from conftest import ROLES
 from link import V4, V6, Connection, Link
 from netns import Namespace, offloads_off
@@ -100,6 +100,20 @@ def test_errors_ignored(link, role, remedy):
     else:
         link.a.namespace.write_sysctl("net/ipv4/tcp_mtu_probing", 1)
     arrives(connection)
+    link.verify()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_errors_that_answer_probes_are_counted(link, role):
+    """Nobody has forged them: the stack asks how much passes, and loses nothing by that."""
+    link.a.namespace.write_sysctl("net/ipv4/tcp_mtu_probing", 2)
+    connection = link.connected(role, role)
+    for _ in ticks("a probe to be answered", 20):
+        connection.exchange(DATA * 20)
+        if dropped(link.a):
+            break
+    connection.close()
+    assert (link.a.counters(), link.b.counters()) == ({}, {})
     link.verify()
 
 

@@ -62,6 +62,13 @@ def test_flags_read_back(sock):
     assert sock.getsockopt(TCP, abi.TCP_AUTHOPT, 100) == value, "ACTIVE cannot be set"
 
 
+def test_what_is_set_is_all_of_it(sock):
+    """A struct with a lock alone is one without the flags that were there."""
+    abi.set_authopt(sock, abi.FLAG_REJECT_UNEXPECTED | abi.FLAG_LOCK_RNEXTKEYID, send_rnextkeyid=8)
+    abi.set_authopt(sock, abi.FLAG_LOCK_KEYID, send_keyid=7)
+    assert abi.get_authopt(sock).flags == abi.FLAG_LOCK_KEYID
+
+
 def test_unknown_flag_has_no_effect(sock):
     unknown = [1 << bit for bit in range(4, 32) if bit != 16]
     for flag in unknown:
