@@ -249,10 +249,8 @@ static struct tao_af *tao_find_af(const struct tcp_sock_af_ops *orig)
 	return NULL;
 }
 
-static bool tao_has_our_ops(const struct tcp_sock *tp)
+static bool tao_is_our_table(const struct tcp_sock_af_ops *ops)
 {
-	const struct tcp_sock_af_ops *ops = tp->af_specific;
-
 	return ops->calc_ao_hash == tao_calc_ao_hash;
 }
 
@@ -297,7 +295,7 @@ static int tao_take_over(struct sock *sk)
 	struct tcp_sock *tp = tcp_sk(sk);
 	struct tao_af *af;
 
-	if (tao_has_our_ops(tp))
+	if (tao_is_our_table(tp->af_specific))
 		return 0;
 	af = tao_find_af(tp->af_specific) ?: tao_learn_af(tp->af_specific);
 	if (!af)
@@ -310,7 +308,7 @@ void tao_hand_back(struct sock *sk)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
 
-	if (tao_has_our_ops(tp))
+	if (tao_is_our_table(tp->af_specific))
 		tp->af_specific = container_of_const(tp->af_specific, struct tao_af, ops)->orig;
 }
 
@@ -606,14 +604,17 @@ struct tao_net *tao_net_of(const struct sock *sk)
  */
 bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
 {
-	const struct tcp_sock_af_ops *ops = family == AF_INET ? tao_v4_ops : tcp_sk(sk)->af_specific;
+	/* Loaded once: the socket's owner may change it meanwhile. */
+	const struct tcp_sock_af_ops *ops = READ_ONCE(tcp_sk(sk)->af_specific);
 	struct sock_common far = {
 		.skc_net = sk->__sk_common.skc_net,
 		.skc_family = family,
 		.skc_bound_dev_if = peer->l3index,
 	};
 
-	if (tao_has_our_ops(tcp_sk(sk)) && family == AF_INET6)
+	if (family == AF_INET)
+		ops = tao_v4_ops;
+	else if (tao_is_our_table(ops))
 		ops = container_of_const(ops, struct tao_af, ops)->orig;
 	if (family == AF_INET6)
 		memcpy(&far.skc_v6_daddr, peer->addr, sizeof(far.skc_v6_daddr));
