@@ -218,7 +218,8 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
-	bool cookie = TAO_ARG(fregs, 4, unsigned long) == TCP_SYNACK_COOKIE;
+	/* The upper half of the register of an enum is anything. */
+	bool cookie = TAO_ARG(fregs, 4, int) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
 	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
 	struct tao_conn *conn = tao_ours(info);
