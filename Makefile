@@ -102,12 +102,14 @@ test-native:
 test-loads:
 	$(VM) --share . -- env LOADS=50 SLOWDOWN=3 $(PYTEST) tests/vm/test_unload.py
 
-# A build without a warning, and every pairing, family and algorithm.
+# A build without a warning, and every pairing, family and algorithm; and what may not sleep, where
+# locks and the allocator do.
 .PHONY: test-kernels $(KERNELS:%=test-kernel-%)
 test-kernels: $(patsubst %,test-kernel-%,$(filter-out $(TEST_KERNEL),$(KERNELS)))
 $(KERNELS:%=test-kernel-%): test-kernel-%:
 	scripts/build --kernel $* KCFLAGS=-Werror KRUSTFLAGS=-Dwarnings
-	scripts/vm --kernel $* --share . -- $(PYTEST) tests/vm/test_matrix.py
+	scripts/vm --kernel $* --share . -- $(PYTEST) tests/vm/test_matrix.py \
+		$(if $(filter rt,$*),tests/vm/test_tracers.py)
 
 .PHONY: prepare $(KERNELS:%=prepare-%)
 prepare:

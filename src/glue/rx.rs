@@ -49,6 +49,8 @@ pub(super) enum State {
     Request(Context),
     /// That of the state itself, which is protected.
     Own(Context),
+    /// The same, of which a TIME-WAIT socket is left. Where that is asked nothing may be allocated.
+    TimeWait(Context),
     /// It has ended.
     Closed,
     /// It is not protected.
@@ -142,7 +144,7 @@ fn judge(
         State::Unprotected => false,
         State::Listen => is_keyed(conn, &received.peer),
         // Even if its last key is gone.
-        State::Request(_) | State::Own(_) | State::Closed => true,
+        State::Request(_) | State::Own(_) | State::TimeWait(_) | State::Closed => true,
     };
     let reject = conn.flags().reject_unexpected;
     let option = match first_step(parse_auth(&tcp), keyed, reject) {
@@ -150,7 +152,7 @@ fn judge(
         Step::CheckMd5 => return Ok(false),
         Step::Verify(option) => option,
     };
-    let own = matches!(state, State::Own(_));
+    let own = matches!(state, State::Own(_) | State::TimeWait(_));
     // The stack would answer the ACK of a request: not unless that can be signed.
     if matches!(state, State::Request(_)) && !may_send(conn, &received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
@@ -204,10 +206,15 @@ fn verify(
         isns,
     };
     // Traffic keys are kept for the pair of ISNs of a connection: not for a SYN, a listener's
-    // requests, or an answer to our SYN, whose ISN is not settled before it is verified.
-    let keeps = matches!(state, State::Own(Context::Paired { .. })) && !opening;
+    // requests, or an answer to our SYN, whose ISN is not settled before it is verified. In
+    // TIME-WAIT those that are there are used, and others derived for each segment.
+    let (uses_kept, keeps) = match state {
+        State::Own(Context::Paired { .. }) => (!opening, !opening),
+        State::TimeWait(_) => (!opening, false),
+        _ => (false, false),
+    };
     let kept = |keyid| {
-        let slots = conn.rx.iter().filter(|_| keeps);
+        let slots = conn.rx.iter().filter(|_| uses_kept);
         slots
             .map(|slot| (slot, slot.get(&guard)))
             .find(move |(_, key)| key.is_some_and(|key| key.ids.keyid == keyid))
@@ -255,7 +262,7 @@ impl State {
     fn context(self) -> Option<Context> {
         match self {
             Self::Listen => Some(Context::Listen),
-            Self::Request(context) | Self::Own(context) => Some(context),
+            Self::Request(context) | Self::Own(context) | Self::TimeWait(context) => Some(context),
             Self::Closed | Self::Unprotected => None,
         }
     }
@@ -277,6 +284,7 @@ impl State {
                 dst: Isn(numbers.lisn),
             }),
             bindings::tao_state_TAO_PAIRED => Self::Own(paired),
+            bindings::tao_state_TAO_TIME_WAIT => Self::TimeWait(paired),
             bindings::tao_state_TAO_UNPROTECTED => Self::Unprotected,
             _ => Self::Closed,
         }

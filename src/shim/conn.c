@@ -35,9 +35,13 @@ static const struct rhashtable_params tao_parked_params = {
 
 static struct rhashtable tao_parked_table;
 
-/* States that pin the module, until their memory is freed. Which socket has one is under the lock. */
+/*
+ * States that pin the module, until their memory is freed. Which socket has one is under the lock,
+ * which is taken by callbacks of ftrace too, with preemption disabled: also on PREEMPT_RT, nothing
+ * under it may sleep.
+ */
 static LIST_HEAD(tao_all_attached);
-static DEFINE_SPINLOCK(tao_attached_lock);
+static DEFINE_RAW_SPINLOCK(tao_attached_lock);
 static bool tao_draining;
 
 static_assert(offsetof(struct tao_conn, info) == 0);
@@ -126,15 +130,11 @@ void tao_accept_icmp(struct tao_conn *conn, bool accept)
 /* Joins the states that pin the module. Fails while that is drained or unloaded. */
 static int tao_pin(struct tao_conn *conn)
 {
-	int err = -ENODEV;
-
-	spin_lock_bh(&tao_attached_lock);
-	if (!tao_draining && try_module_get(THIS_MODULE)) {
-		list_add(&conn->attached, &tao_all_attached);
-		err = 0;
-	}
-	spin_unlock_bh(&tao_attached_lock);
-	return err;
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	if (tao_draining || !try_module_get(THIS_MODULE))
+		return -ENODEV;
+	list_add(&conn->attached, &tao_all_attached);
+	return 0;
 }
 
 /* @conn may be one that is parked, and pins nothing. */
@@ -142,10 +142,9 @@ static bool tao_unlist(struct tao_conn *conn)
 {
 	bool pinned;
 
-	spin_lock_bh(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
 	pinned = !list_empty(&conn->attached);
 	list_del_init(&conn->attached);
-	spin_unlock_bh(&tao_attached_lock);
 	return pinned;
 }
 
@@ -173,21 +172,20 @@ void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv)
 {
 	refcount_inc(&conn->info.refcnt);
 	conn->tw_rcv = rcv;
-	spin_lock_bh(&tao_attached_lock);
-	conn->tw = &tcptw->tw_sk;
-	spin_unlock_bh(&tao_attached_lock);
+	scoped_guard(raw_spinlock_irqsave, &tao_attached_lock)
+		conn->tw = &tcptw->tw_sk;
 	rcu_assign_pointer(tcptw->ao_info, &conn->info);
 }
 
 /* The socket, or the TIME-WAIT socket, goes. */
 void tao_part(struct tao_conn *conn, bool twsk)
 {
-	spin_lock_bh(&tao_attached_lock);
-	if (twsk)
-		conn->tw = NULL;
-	else
-		conn->sk = NULL;
-	spin_unlock_bh(&tao_attached_lock);
+	scoped_guard(raw_spinlock_irqsave, &tao_attached_lock) {
+		if (twsk)
+			conn->tw = NULL;
+		else
+			conn->sk = NULL;
+	}
 	tao_conn_put(conn);
 }
 
@@ -221,7 +219,8 @@ static struct tao_xmit {
 	struct inet_connection_sock_af_ops ops;
 } tao_xmit[TAO_TABLES];
 
-static DEFINE_SPINLOCK(tao_tables_lock);
+/* For callbacks of ftrace, as tao_attached_lock. */
+static DEFINE_RAW_SPINLOCK(tao_tables_lock);
 
 static int tao_queue_drop(struct sock *sk, struct sk_buff *skb, struct flowi *fl)
 {
@@ -259,7 +258,7 @@ static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
 {
 	struct tao_af *af;
 
-	spin_lock_bh(&tao_tables_lock);
+	guard(raw_spinlock_irqsave)(&tao_tables_lock);
 	af = tao_find_af(orig) ?: tao_find_af(NULL);
 	if (af && !af->orig) {
 		af->ops = *orig;
@@ -270,7 +269,6 @@ static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
 		af->ops.calc_ao_hash = tao_calc_ao_hash;
 		smp_store_release(&af->orig, orig);
 	}
-	spin_unlock_bh(&tao_tables_lock);
 	return af;
 }
 
@@ -278,14 +276,13 @@ static struct tao_xmit *tao_learn_xmit(const struct inet_connection_sock_af_ops 
 {
 	struct tao_xmit *xmit;
 
-	spin_lock_bh(&tao_tables_lock);
+	guard(raw_spinlock_irqsave)(&tao_tables_lock);
 	xmit = tao_find_xmit(orig) ?: tao_find_xmit(NULL);
 	if (xmit && !xmit->orig) {
 		xmit->ops = *orig;
 		xmit->ops.queue_xmit = tao_queue_drop;
 		smp_store_release(&xmit->orig, orig);
 	}
-	spin_unlock_bh(&tao_tables_lock);
 	return xmit;
 }
 
@@ -510,25 +507,29 @@ void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 
 /* ---- drain ---- */
 
-/* A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. */
+/* How many states are looked at with interrupts off. */
+#define TAO_LOOK_AT	64
+
+/*
+ * A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. NULL: there is
+ * no state (@none), or those looked at are on their way, without a reference to be had. Others are
+ * looked at the next time.
+ */
 static struct sock *tao_any_attached(bool *none)
 {
-	struct tao_conn *conn;
-	struct sock *found = NULL;
-
-	spin_lock_bh(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
 	*none = list_empty(&tao_all_attached);
-	list_for_each_entry(conn, &tao_all_attached, attached) {
-		/* Those without a reference to be had are on their way. */
+	for (int i = 0; i < TAO_LOOK_AT && !*none; i++) {
+		struct tao_conn *conn = list_first_entry(&tao_all_attached, struct tao_conn,
+							 attached);
+
+		list_move_tail(&conn->attached, &tao_all_attached);
 		if (conn->sk && refcount_inc_not_zero(&conn->sk->sk_refcnt))
-			found = conn->sk;
-		else if (conn->tw && refcount_inc_not_zero(&conn->tw->tw_refcnt))
-			found = (struct sock *)conn->tw;
-		if (found)
-			break;
+			return conn->sk;
+		if (conn->tw && refcount_inc_not_zero(&conn->tw->tw_refcnt))
+			return (struct sock *)conn->tw;
 	}
-	spin_unlock_bh(&tao_attached_lock);
-	return found;
+	return NULL;
 }
 
 /* Ends what @sk does, its requests and accepted connections too, and takes its state away. */
@@ -567,9 +568,8 @@ int tao_drain(void)
 	struct sock *sk;
 	bool none;
 
-	spin_lock_bh(&tao_attached_lock);
-	WRITE_ONCE(tao_draining, true);
-	spin_unlock_bh(&tao_attached_lock);
+	scoped_guard(raw_spinlock_irqsave, &tao_attached_lock)
+		WRITE_ONCE(tao_draining, true);
 	while (1) {
 		sk = tao_any_attached(&none);
 		if (none)

@@ -683,6 +683,9 @@ static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
 /*
  * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
  * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
+ *
+ * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too. The
+ * allocator may sleep then on PREEMPT_RT, whatever it is asked for.
  */
 static bool tao_ours_timewait(struct ftrace_regs *fregs)
 {
@@ -703,8 +706,8 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	};
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
-	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer, TAO_PAIRED,
-				&numbers) ||
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer,
+				TAO_TIME_WAIT, &numbers) ||
 	       !tao_rust_may_send(conn, &conn->peer);
 }
 

@@ -121,6 +121,7 @@ enum tao_state {
 	TAO_REQUEST,		/* both ISNs: a listener's request */
 	TAO_SYN_SENT,		/* the ISN of this end */
 	TAO_PAIRED,		/* both ISNs: every later state */
+	TAO_TIME_WAIT,		/* the same, and nothing may be allocated */
 	TAO_CLOSED,
 	TAO_UNPROTECTED,	/* any state of a connection that is not protected */
 };

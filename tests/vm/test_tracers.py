@@ -13,13 +13,16 @@ import abi
 from clock import wait_for
 from craft import ACK, FIN, SYN
 from forge import Forger
-from link import BAD, FIRST, REQUIRED, V4, V6, Connection, Ends, Host, Link
-from tracing import TRACERS, Tracer, hooked
+from link import BAD, FIRST, PORT, REQUIRED, SECOND, V4, V6, Connection, Ends, Host, Link, Peer
+from test_reuse import disconnect, listen_on
+from tracing import TRACERS, Ledger, SleepingLocks, Tracer, hooked
 
 pytestmark = pytest.mark.ours
 
 WRONG = replace(FIRST, name="wrong", secret=b"guessed")
 STRAY_PORT, NATIVE_PORT, OTHER_PORT, PLAIN_PORT = range(1001, 1005)
+FAR_PORT = 1025
+GOOD = "TCPAOGood"
 TCP_MD5SIG = 14
 OTHER_FAMILY = {"v4": "_v6_", "v6": "_v4_"}
 SEGMENTS = 1000
@@ -101,14 +104,28 @@ def forge_handshake(link: Link, ends: Ends) -> None:
     assert not listener.asked
 
 
-def replay_in_time_wait(forger: Forger) -> int:
-    """What the TIME-WAIT socket answers is signed; what is not signed it does not answer."""
-    ours, last = len(forger.segments(forger.other)), forger.tcp(flags=FIN | ACK)
+def replay_in_time_wait(forger: Forger, owner: Peer) -> int:
+    """What the TIME-WAIT socket answers is signed; what is not signed it does not answer.
+
+    Then the traffic key that it has stands no more. Preemption may be off: another one is derived,
+    and no memory taken for it, which on PREEMPT_RT the allocator might sleep for.
+    """
+    sent, last = len(forger.segments(forger.other)), forger.tcp(flags=FIN | ACK)
     last, signature = replace(last, seq=last.seq - 1), forger.ao(FIRST)
     forger.send(last)
     forger.send(last, signature)
-    wait_for("the ACK of TIME-WAIT", lambda: len(forger.segments(forger.other)) > ours)
-    assert len(forger.segments(forger.other)) == ours + 1
+    wait_for("the ACK of TIME-WAIT", lambda: len(forger.segments(forger.other)) > sent)
+    assert len(forger.segments(forger.other)) == sent + 1
+
+    owner.add(SECOND)
+    counters = forger.other.namespace.counters
+    good = counters()[GOOD]
+    with Ledger() as ledger:
+        for count in range(1, 4):
+            forger.send(last, signature)
+            wait_for("it to be verified", lambda count=count: counters()[GOOD] == good + count)
+        ledger.left()
+    assert not ledger.taken
     return 1
 
 
@@ -132,7 +149,9 @@ def protected_traffic(link: Link, ends: Ends) -> None:
     bad += forge_in_session(forger)
     ours.exchange()
     ours.close()
-    bad += replay_in_time_wait(forger)
+    owner = link.client("ours", ends)
+    bad += replay_in_time_wait(forger, owner)
+    owner.delete(SECOND)
 
     forge_handshake(link, ends)
     report = link.audit()
@@ -149,6 +168,16 @@ def other_traffic(link: Link, ends: Ends) -> None:
         for record in link.audit(unsigned=True).unsigned
     }
     assert True in unsigned
+
+    # A socket whose connection was not protected: its state comes back as it listens.
+    abi.set_authopt(plain.client.sock)
+    disconnect(plain.client.sock)
+    listener = listen_on(link, ends, plain.client.sock)
+    forger = Forger(link, link.b, ends.wire, FAR_PORT, PORT)
+    refused = link.a.counters().get(REQUIRED, 0)
+    forger.send(forger.tcp(flags=SYN))
+    wait_for("the SYN to be refused", lambda: link.a.counters()[REQUIRED] == refused + 1)
+    assert not listener.asked
 
 
 def test_plain_segments_meet_no_hook(functions, link):
@@ -174,6 +203,18 @@ def test_plain_segments_meet_no_hook(functions, link):
     finally:
         tracer.close()
     assert len(link.verify(unsigned=True).unsigned) > SEGMENTS
+
+
+@pytest.mark.usefixtures("functions")
+def test_no_lock_sleeps_where_preemption_may_be_off(link):
+    """A socket whose state was parked listens: the module's locks are taken in the callback."""
+    client = link.connected("plain", "plain").client.sock
+    abi.set_authopt(client)
+    disconnect(client)
+    with SleepingLocks() as locks:
+        listen_on(link, V4, client)
+        assert not locks.taken()
+    link.verify(unsigned=True)
 
 
 def nothing_gets_by(traced: Traced, link: Link, ends: Ends) -> None:

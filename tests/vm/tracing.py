@@ -35,9 +35,18 @@ class Tracer(Protocol):
 class Events:
     """An event of tracefs with a probe on each function; a record in the trace is a hit."""
 
-    def __init__(self, functions: Iterable[str], name: str, kind: str, suffix: str = "") -> None:
+    def __init__(
+        self,
+        functions: Iterable[str],
+        name: str,
+        kind: str,
+        suffix: str = "",
+        only: str = "",
+    ) -> None:
         self.name = name
         self._define(f"{kind}:tao/{name} {function}{suffix}" for function in functions)
+        if only:
+            (TRACEFS / "events/tao" / name / "filter").write_text(only)
         self._switch("1")
 
     @staticmethod
@@ -100,6 +109,31 @@ class Several:
         """Detaches them, the last one first."""
         for tracer in reversed(self.tracers):
             tracer.close()
+
+
+class SleepingLocks:
+    """The locks that the module takes by itself, of those that sleep on PREEMPT_RT.
+
+    Elsewhere they are inline and spin; there is nothing to be seen, and none is.
+    """
+
+    TAKE = "rt_spin_lock"
+
+    def __enter__(self) -> Self:
+        text = int(Path("/sys/module/tcp_authopt/sections/.text").read_text(), 16)
+        self._events: Events | None = None
+        if f" T {self.TAKE}\n" in Path("/proc/kallsyms").read_text():
+            here = f"by >= {text:#x} && by < {text + (1 << 20):#x}"
+            self._events = Events([self.TAKE], "locks", "p", " by=$stack0:x64", here)
+        return self
+
+    def taken(self) -> int:
+        """How many so far."""
+        return self._events.hits()[self.TAKE] if self._events else 0
+
+    def __exit__(self, *_: object) -> None:
+        if self._events:
+            self._events.close()
 
 
 @dataclass(frozen=True)
