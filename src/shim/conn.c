@@ -203,11 +203,11 @@ void tao_forget(const struct sock *sk)
 
 /*
  * Tables of functions that the stack calls for an attached socket, one for each that it has:
- * IPv4, IPv6, and IPv6 that talks to an IPv4 peer. They are copies with our functions in them. The
- * kernel's are not exported, so a copy is made when a socket first shows one; they live as long as
- * the module.
+ * IPv4, IPv6, and IPv6 that talks to an IPv4 peer; others have some of their own, such as MPTCP. They
+ * are copies with our functions in them. The kernel's are not exported, so a copy is made when a
+ * socket first shows one, where that can still be refused; they live as long as the module.
  */
-#define TAO_TABLES	4
+#define TAO_TABLES	8
 
 static struct tao_af {
 	const struct tcp_sock_af_ops *orig;
@@ -253,7 +253,7 @@ static bool tao_is_our_table(const struct tcp_sock_af_ops *ops)
 	return ops->calc_ao_hash == tao_calc_ao_hash;
 }
 
-/* Makes the copy of a table that is new. NULL: there are more than the kernel has. */
+/* Makes the copy of a table that is new. NULL: there are too many. */
 static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
 {
 	struct tao_af *af;
@@ -272,10 +272,13 @@ static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
 	return af;
 }
 
-static struct tao_xmit *tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
+/* The same for what tao_drop_segment() will look for. */
+static int tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
 {
 	struct tao_xmit *xmit;
 
+	if (tao_find_xmit(orig))
+		return 0;
 	guard(raw_spinlock_irqsave)(&tao_tables_lock);
 	xmit = tao_find_xmit(orig) ?: tao_find_xmit(NULL);
 	if (xmit && !xmit->orig) {
@@ -283,7 +286,7 @@ static struct tao_xmit *tao_learn_xmit(const struct inet_connection_sock_af_ops 
 		xmit->ops.queue_xmit = tao_queue_drop;
 		smp_store_release(&xmit->orig, orig);
 	}
-	return xmit;
+	return xmit ? 0 : -EOPNOTSUPP;
 }
 
 /* Lets the stack call us for @sk. connect() may reset it, so this is done more than once. */
@@ -317,8 +320,7 @@ void tao_hand_back(struct sock *sk)
 void tao_drop_segment(struct sock *sk, int err)
 {
 	struct inet_connection_sock *icsk = inet_csk(sk);
-	struct tao_xmit *xmit = tao_find_xmit(icsk->icsk_af_ops) ?:
-				tao_learn_xmit(icsk->icsk_af_ops);
+	struct tao_xmit *xmit = tao_find_xmit(icsk->icsk_af_ops);
 
 	if (!WARN_ON_ONCE(!xmit))
 		WRITE_ONCE(icsk->icsk_af_ops, &xmit->ops);
@@ -350,6 +352,12 @@ static int tao_make_key_socket(void)
 	err = tcp_prot.setsockopt(sock->sk, SOL_TCP, TCP_AO_INFO, KERNEL_SOCKPTR(&none),
 				  sizeof(none));
 	if (err) {
+		sock_release(sock);
+		return err;
+	}
+	/* A connected IPv6 socket can change to the tables of IPv4 (IPV6_ADDRFORM). */
+	err = tao_learn_xmit(inet_csk(sock->sk)->icsk_af_ops);
+	if (WARN_ON(err)) {
 		sock_release(sock);
 		return err;
 	}
@@ -464,6 +472,9 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	/* A drain has to come to its end: no connection begins meanwhile. */
 	if (READ_ONCE(tao_draining))
 		return -ENODEV;
+	err = tao_learn_xmit(inet_csk(sk)->icsk_af_ops);
+	if (err)
+		return err;
 	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
 	if (err)
 		return err;
