@@ -14,6 +14,7 @@
  */
 #include <linux/module.h>
 #include <linux/rhashtable.h>
+#include <linux/seqlock.h>
 #include <linux/workqueue.h>
 #include <net/l3mdev.h>
 #include <net/tcp.h>
@@ -102,6 +103,7 @@ static struct {
 void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
 	INIT_LIST_HEAD(&conn->attached);
+	seqcount_init(&conn->peer_seq);
 	INIT_HLIST_HEAD(&conn->info.head);
 	conn->info.current_key = &conn->key;
 	conn->info.rnext_key = &conn->key;
@@ -300,7 +302,8 @@ static int tao_take_over(struct sock *sk)
 	af = tao_find_af(tp->af_specific) ?: tao_learn_af(tp->af_specific);
 	if (!af)
 		return -EOPNOTSUPP;
-	tp->af_specific = &af->ops;
+	/* Others read it without the lock, and find what they read it for: see tao_learn_af(). */
+	smp_store_release(&tp->af_specific, &af->ops);
 	return 0;
 }
 
@@ -309,7 +312,8 @@ void tao_hand_back(struct sock *sk)
 	struct tcp_sock *tp = tcp_sk(sk);
 
 	if (tao_is_our_table(tp->af_specific))
-		tp->af_specific = container_of_const(tp->af_specific, struct tao_af, ops)->orig;
+		WRITE_ONCE(tp->af_specific,
+			   container_of_const(tp->af_specific, struct tao_af, ops)->orig);
 }
 
 /*
@@ -323,7 +327,7 @@ void tao_drop_segment(struct sock *sk, int err)
 	struct tao_xmit *xmit = tao_find_xmit(icsk->icsk_af_ops);
 
 	if (!WARN_ON_ONCE(!xmit))
-		WRITE_ONCE(icsk->icsk_af_ops, &xmit->ops);
+		smp_store_release(&icsk->icsk_af_ops, &xmit->ops);
 	/* In repair nobody asked for anything to be sent. */
 	if (tcp_sk(sk)->repair)
 		return;
@@ -464,9 +468,33 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	return 0;
 }
 
+/*
+ * Softirqs that look for the peer may interrupt this, and would wait for it to end; on PREEMPT_RT they
+ * are tasks, which may take its CPU. Neither comes while interrupts are off.
+ */
+static void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
+{
+	guard(irqsave)();
+	write_seqcount_begin(&conn->peer_seq);
+	conn->peer = *peer;
+	write_seqcount_end(&conn->peer_seq);
+}
+
+/* The peer of a connection that is protected. Any context, nothing locked. */
+void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer)
+{
+	unsigned int seq;
+
+	do {
+		seq = read_seqcount_begin(&conn->peer_seq);
+		*peer = conn->peer;
+	} while (read_seqcount_retry(&conn->peer_seq, seq));
+}
+
 /* The connection of @sk is to be protected: @conn belongs to it from now on. */
 int tao_protect(struct sock *sk, struct tao_conn *conn)
 {
+	struct tao_peer peer;
 	int err;
 
 	/* A drain has to come to its end: no connection begins meanwhile. */
@@ -480,12 +508,13 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 		return err;
 	/* Even if nobody asks us, the stack takes nothing unsigned. */
 	conn->info.ao_required = 1;
-	tao_peer_of_sock(sk, &conn->peer);
 	WRITE_ONCE(conn->rcv_shift, 0);
 #if IS_ENABLED(CONFIG_SMC)
 	/* AF_SMC would leave TCP once the handshake is over: the data is to be signed, too. */
 	tcp_sk(sk)->syn_smc = 0;
 #endif
+	tao_peer_of_sock(sk, &peer);
+	tao_set_peer(conn, &peer);
 	/*
 	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
 	 * route, which the socket may have had before.
@@ -683,7 +712,7 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 	struct tcp_ao_info *info = &conn->info;
 	u64 rcv_sne;
 
-	info->lisn = htonl(repair->src_isn);
+	WRITE_ONCE(info->lisn, htonl(repair->src_isn));
 	WRITE_ONCE(info->risn, htonl(repair->dst_isn));
 	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
 	rcv_sne = tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt);

@@ -15,6 +15,7 @@ struct tao_conn *tao_parked(const struct sock *sk);
 void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
 void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
+void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
 void tao_forget(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);

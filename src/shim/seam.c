@@ -440,10 +440,11 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		tao_numbers_of_req(req, &numbers);
 		numbers.seq = numbers.risn;
 	} else if (likely(conn)) {
-		u8 now_in = READ_ONCE(sk->sk_state);
+		/* The stack sets the ISN of the peer first, and then the state that has one. */
+		u8 now_in = smp_load_acquire(&sk->sk_state);
 
-		numbers.lisn = ntohl(conn->info.lisn);
-		numbers.risn = ntohl(conn->info.risn);
+		numbers.lisn = ntohl(READ_ONCE(conn->info.lisn));
+		numbers.risn = ntohl(READ_ONCE(conn->info.risn));
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
 			u64 place = tao_rcv_place(sk, conn);
 
@@ -471,7 +472,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
 		tao_peer_of_skb(skb, family, sk->sk_family, l3index, &peer);
 	else
-		peer = conn->peer;
+		tao_peer_of_conn(conn, &peer);
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
 }
 
@@ -559,7 +560,8 @@ static int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb,
 			     bool *allocated_traffic_key, u8 *keyid, u32 *sne)
 {
 	struct tao_conn *conn = tao_find_any(sk);
-	u8 state = READ_ONCE(sk->sk_state);
+	/* As in tao_inbound_ao_hash(). */
+	u8 state = smp_load_acquire(&sk->sk_state);
 	struct tao_reply *reply;
 	u32 basis;
 
@@ -579,9 +581,9 @@ static int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb,
 		basis = reply->numbers.lisn;
 	} else {
 		reply->own = true;
-		reply->peer = conn->peer;
-		reply->numbers.lisn = ntohl(conn->info.lisn);
-		reply->numbers.risn = ntohl(conn->info.risn);
+		tao_peer_of_conn(conn, &reply->peer);
+		reply->numbers.lisn = ntohl(READ_ONCE(conn->info.lisn));
+		reply->numbers.risn = ntohl(READ_ONCE(conn->info.risn));
 		reply->numbers.sne = READ_ONCE(conn->info.snd_sne);
 		basis = state == TCP_TIME_WAIT ? tcp_twsk(sk)->tw_snd_nxt :
 			READ_ONCE(tcp_sk(sk)->snd_una);
@@ -649,11 +651,11 @@ static int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *ke
 	if (tkey == snd_other_key(key)) {
 		/* the ACK of a TIME-WAIT socket */
 		reply = (struct tao_reply) {
-			.peer = conn->peer,
 			.numbers.lisn = ntohl(conn->info.lisn),
 			.numbers.risn = ntohl(conn->info.risn),
 			.own = true,
 		};
+		tao_peer_of_conn(conn, &reply.peer);
 	} else {
 		reply = *(const struct tao_reply *)tkey;
 	}
@@ -694,10 +696,12 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	struct tao_conn *conn = tao_attached_tw(tw);
 	struct tao_numbers numbers;
 	struct tao_segment seg;
+	struct tao_peer peer;
 	u16 family;
 
 	if (!conn)
 		return false;
+	tao_peer_of_conn(conn, &peer);
 	numbers = (struct tao_numbers) {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
@@ -706,9 +710,9 @@ static bool tao_ours_timewait(struct ftrace_regs *fregs)
 	};
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
-	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &conn->peer,
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &peer,
 				TAO_TIME_WAIT, &numbers) ||
-	       !tao_rust_may_send(conn, &conn->peer);
+	       !tao_rust_may_send(conn, &peer);
 }
 
 static enum tcp_tw_status

@@ -14,6 +14,7 @@
 #include <crypto/sha1.h>
 #include <crypto/sha2.h>
 #include <linux/rhashtable-types.h>
+#include <linux/seqlock_types.h>
 #include <linux/sockptr.h>
 #include <linux/tcp.h>
 #include <net/dropreason.h>
@@ -55,7 +56,9 @@ struct tao_peer {
  * @sk: the socket, key of @parked; NULL once it is gone
  * @tw: its TIME-WAIT socket, while that has the state
  * @attached: node in the list of states that are attached
- * @peer: its other end, if the connection is protected
+ * @peer: its other end, if the connection is protected. Under the socket lock; others read it by
+ *	tao_peer_of_conn().
+ * @peer_seq: odd while @peer is written
  * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
  *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
  * @tw_rcv: that place when the TIME-WAIT socket was made
@@ -71,6 +74,7 @@ struct tao_conn {
 	struct inet_timewait_sock *tw;
 	struct list_head	attached;
 	struct tao_peer		peer;
+	seqcount_t		peer_seq;
 	__u64			rcv_shift;
 	__u64			tw_rcv;
 	TRAILING_OVERLAP(struct tcp_ao_key, key, traffic_keys,
