@@ -210,8 +210,9 @@ impl<'a> Segment<'a> {
         }
     }
 
-    /// Feeds all that follows the header.
-    pub(super) fn feed_payload<S: MacState>(&self, state: &mut S) {
+    /// Feeds all that follows the header. False: the CPU cannot read all of it.
+    #[must_use]
+    pub(super) fn feed_payload<S: MacState>(&self, state: &mut S) -> bool {
         /// # Safety
         ///
         /// `arg` is the `S` that `tao_payload()` was given; `len` bytes at `data` are readable.
@@ -226,12 +227,13 @@ impl<'a> Segment<'a> {
             state.update(data);
         }
 
-        if self.len > self.header_len {
-            let arg = core::ptr::from_mut(state).cast();
-            // SAFETY: There is payload, so there is an skb, which lives for `'a`. Nothing else
-            // uses `state` during the call.
-            unsafe { bindings::tao_payload(self.skb, self.header_len, Some(each::<S>), arg) };
+        if self.len <= self.header_len {
+            return true;
         }
+        let arg = core::ptr::from_mut(state).cast();
+        // SAFETY: There is payload, so there is an skb, which lives for `'a`. Nothing else uses
+        // `state` during the call.
+        unsafe { bindings::tao_payload(self.skb, self.header_len, Some(each::<S>), arg) }
     }
 }
 

@@ -7,7 +7,8 @@
 //! 2. Which ISNs and SNE: [`isns_and_sne`].
 //! 3. Which key has its KeyID: one that verified before, while the choice stands; else the one
 //!    that [`select::recv_key`] names.
-//! 4. Is its MAC right? A key is kept only then, so that forged KeyIDs displace none.
+//! 4. Is its MAC right? That of what the CPU cannot read is not. A key is kept only then, so that
+//!    forged KeyIDs displace none.
 //! 5. Its ids are noted; or it is counted and dropped: [`reason`].
 //!
 //! Softirq, RCU read lock, the socket not locked.
@@ -22,6 +23,7 @@ use super::ffi::Segment;
 use super::ffi::Sock;
 use super::rcu::RcuSlot;
 use super::traffic::Grounds;
+use super::traffic::NoMac;
 use super::traffic::TrafficKey;
 use super::tx::may_send;
 use crate::proto::conn::isns_and_sne;
@@ -189,7 +191,10 @@ fn verify(
     let check = |key: &TrafficKey| {
         let mac = key
             .mac(sne, &ends, tcp, option.offset, segment)
-            .map_err(|_| Refusal::Discard(Discard::Malformed))?;
+            .map_err(|err| match err {
+                NoMac::Malformed => Refusal::Discard(Discard::Malformed),
+                NoMac::Unreadable => Refusal::Discard(Discard::BadMac),
+            })?;
         if tags_equal(&mac, &option.mac) {
             Ok(())
         } else {

@@ -23,6 +23,20 @@ use crate::proto::wire::Malformed;
 use crate::proto::wire::TcpHeader;
 use crate::proto::wire::MAC_LEN;
 
+/// Why a segment has no MAC that could be computed.
+pub(super) enum NoMac {
+    /// Its header cannot be.
+    Malformed,
+    /// Its payload is where the CPU cannot read it: in the memory of a device.
+    Unreadable,
+}
+
+impl From<Malformed> for NoMac {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
 /// Why a choice was made, and what the key is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grounds {
@@ -96,13 +110,17 @@ impl TrafficKey {
         header: &TcpHeader<'_>,
         ao: usize,
         segment: &Segment<'_>,
-    ) -> Result<[u8; MAC_LEN], Malformed> {
+    ) -> Result<[u8; MAC_LEN], NoMac> {
         let head = MacHead::new(sne, ends, header, ao, segment.len, self.covers)?;
         let mut state = self.key.start();
         state.update(head.bytes());
-        segment.feed_payload(&mut state);
+        let complete = segment.feed_payload(&mut state);
+        // In either case: it wipes the state.
         let mut digest = [0; 32];
         state.finish(&mut digest);
+        if !complete {
+            return Err(NoMac::Unreadable);
+        }
         let mut mac = [0; MAC_LEN];
         mac.copy_from_slice(&digest[..MAC_LEN]);
         Ok(mac)

@@ -19,6 +19,7 @@ use super::ffi::now;
 use super::ffi::Segment;
 use super::keydb::Mkt;
 use super::traffic::Grounds;
+use super::traffic::NoMac;
 use super::traffic::TrafficKey;
 use crate::proto::addr::Endpoints;
 use crate::proto::conn::isns_and_sne;
@@ -42,7 +43,8 @@ use crate::proto::wire::MAC_LEN;
 /// # Errors
 ///
 /// [`Error::NoKey`]: no key may be used to send, or none can be made, since the socket was connected
-/// in repair and does not know its ISNs yet. The segment must not leave.
+/// in repair and does not know its ISNs yet. [`Error::Fault`]: the CPU cannot read the payload. The
+/// segment must not leave.
 pub(super) fn transmit(
     conn: &Conn,
     segment: &Segment<'_>,
@@ -167,7 +169,10 @@ fn sign(
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
     let mac = key
         .mac(sne, ends, &tcp, segment.ao, segment)
-        .map_err(|_| Error::Inval)?;
+        .map_err(|err| match err {
+            NoMac::Malformed => Error::Inval,
+            NoMac::Unreadable => Error::Fault,
+        })?;
     let option: &mut [u8; AO_LEN] = option_at(header, segment.ao).ok_or(Error::Inval)?;
     option[AO_LEN - MAC_LEN..].copy_from_slice(&mac);
     Ok(())

@@ -77,13 +77,18 @@ void tao_mac_final_cmac(union tao_mac_state *state, __u8 *out)
 	aes_cmac_final(&state->cmac, out);
 }
 
-/* Calls @each for every piece of what follows the first @header_len bytes of @skb's data. */
-void tao_payload(const struct sk_buff *skb, __u32 header_len,
+/*
+ * Calls @each for every piece of what follows the first @header_len bytes of @skb's data. False: the
+ * CPU cannot read some of it, since it is in the memory of a device.
+ */
+bool tao_payload(const struct sk_buff *skb, __u32 header_len,
 		 void (*each)(void *arg, const __u8 *data, size_t len), void *arg)
 {
 	const struct skb_shared_info *shinfo = skb_shinfo(skb);
 	struct sk_buff *frag_skb;
 
+	if (unlikely(!skb_frags_readable(skb)))
+		return false;
 	if (skb_headlen(skb) > header_len)
 		each(arg, skb->data + header_len, skb_headlen(skb) - header_len);
 	for (unsigned int i = 0; i < shinfo->nr_frags; i++) {
@@ -100,7 +105,9 @@ void tao_payload(const struct sk_buff *skb, __u32 header_len,
 		}
 	}
 	skb_walk_frags(skb, frag_skb)
-		tao_payload(frag_skb, 0, each, arg);
+		if (!tao_payload(frag_skb, 0, each, arg))
+			return false;
+	return true;
 }
 
 void tao_wipe(void *secret, size_t len)

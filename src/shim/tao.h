@@ -219,7 +219,7 @@ void tao_mac_update_cmac(union tao_mac_state *state, const __u8 *data, size_t le
 void tao_mac_final_sha1(union tao_mac_state *state, __u8 *out);
 void tao_mac_final_sha256(union tao_mac_state *state, __u8 *out);
 void tao_mac_final_cmac(union tao_mac_state *state, __u8 *out);
-void tao_payload(const struct sk_buff *skb, __u32 header_len,
+bool tao_payload(const struct sk_buff *skb, __u32 header_len,
 		 void (*each)(void *arg, const __u8 *data, size_t len), void *arg);
 void tao_wipe(void *secret, size_t len);
 __u64 tao_now(void);
