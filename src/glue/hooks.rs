@@ -67,6 +67,7 @@ declared!(
     tao_rust_conn_free,
     tao_rust_connect,
     tao_rust_not_connected,
+    tao_rust_takes_md5,
     tao_rust_keyed,
     tao_rust_must_sign,
     tao_rust_may_send,
@@ -314,6 +315,13 @@ unsafe extern "C" fn tao_rust_connect(
 unsafe extern "C" fn tao_rust_not_connected(conn: *mut bindings::tao_conn) {
     // SAFETY: The state lives.
     unsafe { conn_of(conn) }.not_connected();
+}
+
+/// The socket may get MD5 keys, whoever has keys here: it has no connection that is protected.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_takes_md5(conn: *const bindings::tao_conn) -> bool {
+    // SAFETY: The state lives.
+    !unsafe { conn_of(conn) }.is_protected()
 }
 
 /// Some key matches the peer, valid or not.

@@ -265,6 +265,7 @@ static struct tao_af *tao_learn_af(const struct tcp_sock_af_ops *orig)
 	if (af && !af->orig) {
 		af->ops = *orig;
 		af->ops.md5_lookup = tao_md5_lookup;
+		af->ops.md5_parse = tao_md5_parse;
 		af->ops.ao_parse = tao_ao_parse;
 		af->ops.ao_lookup = tao_ao_lookup;
 		af->ops.ao_calc_key_sk = tao_calc_key_sk;
@@ -307,13 +308,17 @@ static int tao_take_over(struct sock *sk)
 	return 0;
 }
 
+/* The kernel's table of a socket, whosever it has. Loads it once: the owner may change it meanwhile. */
+const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk)
+{
+	const struct tcp_sock_af_ops *ops = READ_ONCE(tcp_sk(sk)->af_specific);
+
+	return tao_is_our_table(ops) ? container_of_const(ops, struct tao_af, ops)->orig : ops;
+}
+
 void tao_hand_back(struct sock *sk)
 {
-	struct tcp_sock *tp = tcp_sk(sk);
-
-	if (tao_is_our_table(tp->af_specific))
-		WRITE_ONCE(tp->af_specific,
-			   container_of_const(tp->af_specific, struct tao_af, ops)->orig);
+	WRITE_ONCE(tcp_sk(sk)->af_specific, tao_orig_af(sk));
 }
 
 /*
@@ -644,18 +649,13 @@ struct tao_net *tao_net_of(const struct sock *sk)
  */
 bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
 {
-	/* Loaded once: the socket's owner may change it meanwhile. */
-	const struct tcp_sock_af_ops *ops = READ_ONCE(tcp_sk(sk)->af_specific);
+	const struct tcp_sock_af_ops *ops = family == AF_INET ? tao_v4_ops : tao_orig_af(sk);
 	struct sock_common far = {
 		.skc_net = sk->__sk_common.skc_net,
 		.skc_family = family,
 		.skc_bound_dev_if = peer->l3index,
 	};
 
-	if (family == AF_INET)
-		ops = tao_v4_ops;
-	else if (tao_is_our_table(ops))
-		ops = container_of_const(ops, struct tao_af, ops)->orig;
 	if (family == AF_INET6)
 		memcpy(&far.skc_v6_daddr, peer->addr, sizeof(far.skc_v6_daddr));
 	else

@@ -17,6 +17,7 @@ void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
 void tao_forget(const struct sock *sk);
+const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk);
 void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
@@ -29,6 +30,7 @@ struct tao_net *tao_net_get(struct net *net);
 
 /* seam.c: what goes into tcp_sock_af_ops */
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);
+int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen);
 int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen);
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid);
 void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,

@@ -142,6 +142,24 @@ struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *
 	return NULL;
 }
 
+/*
+ * TCP_MD5SIG: the socket is locked. The kernel's function asks whether the peer must use AO, and then
+ * refuses. For a connection that is protected that is right. Before there is one it is not, since MD5
+ * keys go well with ours, and it is told no: see tao_do_lookup().
+ */
+int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
+{
+	struct tao_conn *conn = tao_attached(sk);
+	int err;
+
+	if (conn && tao_rust_takes_md5(conn))
+		WRITE_ONCE(conn->md5_setter, current);
+	err = tao_orig_af(sk)->md5_parse(sk, optname, optval, optlen);
+	if (conn)
+		WRITE_ONCE(conn->md5_setter, NULL);
+	return err;
+}
+
 int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 {
 	return -EBUSY;
@@ -498,8 +516,9 @@ static bool tao_ours_do_lookup(struct ftrace_regs *fregs)
 
 /*
  * "Is AO required of this peer?", for a segment without it; and for the ACK of a request, whether
- * there is a key to sign it with. Outside of softirq the stack asks because of TCP_MD5SIG, which
- * goes well with our keys.
+ * there is a key to sign it with. A socket's backlog is worked off outside of softirq, so that it is
+ * not the context that tells these from TCP_MD5SIG: it is the task that is in it, and softirqs may
+ * interrupt that one, too.
  */
 static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
 					const union tcp_ao_addr *addr, int family, int sndid,
@@ -507,8 +526,9 @@ static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
 {
 	struct tao_conn *conn = tao_attached(sk);
 
-	return conn && in_softirq() && tao_peer_keyed(conn, sk, l3index, addr, family) ?
-	       &conn->key : NULL;
+	if (!conn || (READ_ONCE(conn->md5_setter) == current && !in_softirq()))
+		return NULL;
+	return tao_peer_keyed(conn, sk, l3index, addr, family) ? &conn->key : NULL;
 }
 
 /* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8, R32). */
@@ -517,8 +537,7 @@ static bool tao_ours_md5_do_lookup(struct ftrace_regs *fregs)
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	const struct tao_conn *conn = tao_attached(sk);
 
-	/* Outside of softirq it is asked for setsockopt() and getsockopt(). */
-	return conn && in_softirq() &&
+	return conn &&
 	       tao_peer_keyed(conn, sk, TAO_ARG(fregs, 1, int),
 			      TAO_ARG(fregs, 2, const union tcp_ao_addr *),
 			      TAO_ARG(fregs, 3, int));

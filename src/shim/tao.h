@@ -59,6 +59,7 @@ struct tao_peer {
  * @peer: its other end, if the connection is protected. Under the socket lock; others read it by
  *	tao_peer_of_conn().
  * @peer_seq: odd while @peer is written
+ * @md5_setter: the task that is in TCP_MD5SIG of the socket, if it may be
  * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
  *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
  * @tw_rcv: that place when the TIME-WAIT socket was made
@@ -75,6 +76,7 @@ struct tao_conn {
 	struct list_head	attached;
 	struct tao_peer		peer;
 	seqcount_t		peer_seq;
+	const void		*md5_setter;
 	__u64			rcv_shift;
 	__u64			tw_rcv;
 	TRAILING_OVERLAP(struct tcp_ao_key, key, traffic_keys,
@@ -295,6 +297,7 @@ struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const str
 void tao_rust_conn_free(struct tao_conn *conn);
 int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
 void tao_rust_not_connected(struct tao_conn *conn);
+bool tao_rust_takes_md5(const struct tao_conn *conn);
 bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);

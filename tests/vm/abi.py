@@ -343,7 +343,11 @@ assert MD5SIG.size == 216
 
 def set_md5(sock: socket.socket, address: str, secret: bytes, prefixlen: int | None = None) -> None:
     """The socket's MD5 key for this peer or prefix; an empty one deletes it."""
+    option = TCP_MD5SIG if prefixlen is None else TCP_MD5SIG_EXT
+    sock.setsockopt(socket.IPPROTO_TCP, option, pack_md5(address, secret, prefixlen))
+
+
+def pack_md5(address: str, secret: bytes, prefixlen: int | None = None) -> bytes:
+    """An MD5 key for this peer or prefix."""
     flags = 0 if prefixlen is None else MD5SIG_FLAG_PREFIX
-    value = MD5SIG.pack(pack_sockaddr(address), flags, prefixlen or 0, len(secret), 0, secret)
-    option = TCP_MD5SIG_EXT if flags else TCP_MD5SIG
-    sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    return MD5SIG.pack(pack_sockaddr(address), flags, prefixlen or 0, len(secret), 0, secret)

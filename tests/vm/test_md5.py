@@ -1,14 +1,18 @@
 """TCP_MD5SIG beside us: peers with AO keys, peers with MD5 keys, and peers with both."""
 
+import ctypes
 import errno
 import socket
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import abi
+from abi import TCP_MD5SIG
 from clock import wait_for
 from craft import ACK, PSH, RST, SYN
+from fault import Fault
 from forge import Forger, md5_is_right, with_md5
 from link import (
     FIRST,
@@ -64,6 +68,24 @@ def has_md5(peer: Peer) -> bool:
     return True
 
 
+def md5_is_refused(peer: Peer) -> bool:
+    """Whether the socket gets no MD5 key for the other end, since that has to use AO."""
+    try:
+        set_md5(peer)
+    except OSError as error:
+        return error.errno == errno.EKEYREJECTED
+    return False
+
+
+def setsockopt(sock: socket.socket, option: int, address: int, length: int) -> int:
+    """With a value that is at this address; other threads run meanwhile. Gives the error."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    value = ctypes.c_void_p(address)
+    if libc.setsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, length):
+        return ctypes.get_errno()
+    return 0
+
+
 def talk_md5(link: Link, ends: Ends, listener_role: str, client_role: str = "plain") -> Connection:
     """A connection with MD5, between sockets of these roles that have no AO key."""
     listener = link.listen(listener_role, ends)
@@ -106,12 +128,43 @@ def test_key_for_a_peer_with_ao_keys(link, ends, order):
     assert not has_md5(connection.client)
     assert not has_md5(connection.server)
     assert has_md5(listener)
-    # Later it is accepted, too, and changes nothing.
-    set_md5(connection.client)
-    set_md5(connection.server)
+    # Later there is none to be had, as on the kernel's own protected connections.
+    for peer in connection.peers:
+        assert md5_is_refused(peer)
+        assert not has_md5(peer)
     connection.exchange()
     connection.close()
     link.verify()
+
+
+@requirement(32)
+@pytest.mark.parametrize("ends", ENDS)
+def test_key_for_a_connection_of_the_kernels_own(link, ends):
+    """What it answers for a protected connection, we do."""
+    connection = link.connected("native", "native", ends)
+    assert all(md5_is_refused(peer) for peer in connection.peers)
+    link.verify()
+
+
+@requirement(32)
+@pytest.mark.parametrize("ends", ENDS)
+def test_unsigned_segment_while_a_key_is_set(link, ends):
+    """While the listener's owner is in TCP_MD5SIG, and waits for memory, peers have to sign."""
+    listener = link.listen("ours", ends, FIRST)
+    value = abi.pack_md5(listener.address, SECRET)
+    with Fault() as fault, ThreadPoolExecutor() as pool:
+        setting = pool.submit(setsockopt, listener.sock, TCP_MD5SIG, fault.address, len(value))
+        wait_for("setsockopt() to wait", lambda: fault.met)
+        client = link.client("plain", ends)
+        link.start(client)
+        wait_for("the SYN to be refused", lambda: link.b.counters().get(REQUIRED))
+        assert client.pending
+        assert not setting.done()
+        fault.let(value)
+        assert setting.result() == 0
+    assert not listener.asked
+    assert has_md5(listener)
+    assert {record.segment.flags for record in link.audit(unsigned=True).segments} == {SYN}
 
 
 @requirement(9)
@@ -213,8 +266,6 @@ def test_md5_in_a_protected_connection(link, ends, victim):
     client = link.client("ours", ends, FIRST)
     set_md5(listener)
     connection = link.connect(client, listener)
-    set_md5(connection.client)
-    set_md5(connection.server)
     connection.exchange()
     target, liar = (link.a, link.b) if victim == "client" else (link.b, link.a)
     forger = Forger.of(link, liar, ends.wire)
