@@ -508,18 +508,18 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	err = tao_learn_xmit(inet_csk(sk)->icsk_af_ops);
 	if (err)
 		return err;
+	/* Whoever finds the state finds whom it is for. Even if we are not asked, nothing unsigned goes. */
+	conn->info.ao_required = 1;
+	WRITE_ONCE(conn->rcv_shift, 0);
+	tao_peer_of_sock(sk, &peer);
+	tao_set_peer(conn, &peer);
 	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
 	if (err)
 		return err;
-	/* Even if nobody asks us, the stack takes nothing unsigned. */
-	conn->info.ao_required = 1;
-	WRITE_ONCE(conn->rcv_shift, 0);
 #if IS_ENABLED(CONFIG_SMC)
 	/* AF_SMC would leave TCP once the handshake is over: the data is to be signed, too. */
 	tcp_sk(sk)->syn_smc = 0;
 #endif
-	tao_peer_of_sock(sk, &peer);
-	tao_set_peer(conn, &peer);
 	/*
 	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
 	 * route, which the socket may have had before.
@@ -534,6 +534,31 @@ void tao_not_connected(struct tao_conn *conn)
 {
 	conn->info.ao_required = 0;
 	tao_rust_not_connected(conn);
+}
+
+/*
+ * A protected connection begins on a socket that had no state attached, but can be found already.
+ * What came for it so far was not checked, and waits in the backlog, since the socket is locked. None
+ * of it can be an answer: nothing was sent yet. May sleep.
+ */
+void tao_drop_backlog(struct sock *sk)
+{
+	struct sk_buff *skb, *next;
+
+	/* Who saw no state holds an RCU read lock until the segment is in the backlog. */
+	synchronize_rcu();
+	spin_lock_bh(&sk->sk_lock.slock);
+	skb = sk->sk_backlog.head;
+	WRITE_ONCE(sk->sk_backlog.head, NULL);
+	WRITE_ONCE(sk->sk_backlog.tail, NULL);
+	sk->sk_backlog.len = 0;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	for (; skb; skb = next) {
+		next = skb->next;
+		skb_mark_not_on_list(skb);
+		NET_INC_STATS(sock_net(sk), LINUX_MIB_TCPAOBAD);
+		kfree_skb_reason(skb, SKB_DROP_REASON_TCP_AOFAILURE);
+	}
 }
 
 /*

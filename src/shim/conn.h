@@ -22,6 +22,7 @@ void tao_hand_back(struct sock *sk);
 void tao_drop_segment(struct sock *sk, int err);
 int tao_protect(struct sock *sk, struct tao_conn *conn);
 void tao_not_connected(struct tao_conn *conn);
+void tao_drop_backlog(struct sock *sk);
 void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn);
 int tao_replace(struct sock *sk, struct tao_conn **conn);
 

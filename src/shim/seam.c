@@ -98,6 +98,7 @@ static int tao_connect(struct sock *sk)
 {
 	/* It cannot go: the caller has the socket locked. */
 	struct tao_conn *conn = tao_find(sk);
+	bool watched = tao_attached(sk);
 	int err = 0;
 
 	/* The socket's last connection may be in TIME-WAIT still. */
@@ -107,6 +108,8 @@ static int tao_connect(struct sock *sk)
 		err = tao_rust_connect(conn, sk);
 	if (err >= 0)
 		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
+	if (!err && !watched && tao_attached(sk))
+		tao_drop_backlog(sk);
 	if (!err)
 		err = tcp_connect(sk);
 	if (err)

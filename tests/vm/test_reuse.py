@@ -4,17 +4,24 @@ import ctypes
 import os
 import socket
 import struct
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import abi
 from clock import wait_for
+from craft import SYN
 from forge import Forger
-from link import FIRST, PORT, REQUIRED, ROLES, V4, V6, Ends, Link, Peer
+from link import BAD, FIRST, PORT, REQUIRED, ROLES, V4, V6, Connection, Ends, Link, Peer
 from requirement import requirement
 from rtnetlink import Rtnetlink
 from tcp_authopt_verify import Key
+from test_load import helper
 from test_unload import TIME_WAIT, states
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
@@ -285,3 +292,47 @@ def test_protected_then_listener_reads_back_as_one(link, ends):
     link.connect(stranger, listener).exchange()
     assert link.a.counters() == {}
     link.verify(unsigned=True)
+
+
+@contextmanager
+def paused(function: str) -> Iterator[Path]:
+    """The function waits before it returns, once; gives the parameters of what makes it."""
+    subprocess.run(["insmod", helper("pause"), f"function={function}"], check=True)
+    parameters = Path("/sys/module/tao_test_pause/parameters")
+    try:
+        yield parameters
+    finally:
+        (parameters / "go").write_text("1")
+        subprocess.run(["rmmod", "tao_test_pause"], check=True)
+
+
+@requirement(9)
+def test_unsigned_segment_before_the_syn(link, ends):
+    """The socket can be found before its state is attached again: what comes then is dropped.
+
+    It would be a SYN that crosses ours, of a peer with which the connection is to be protected.
+    """
+    client = link.client("ours", ends)
+    client.sock.bind((link.a.address(ends.wire, ends.client), PORT + 1))
+    connect_again(link, client, link.listen("plain", ends))
+    assert not is_protected(client)
+    disconnect(client.sock)
+    client.add(FIRST)
+    listener = link.listen("native", ends, FIRST, port=PORT + 2)
+    forger = Forger(link, link.b, ends.wire, PORT + 2, PORT + 1, unsigned=True)
+    hash_connect = {"v4": "inet_hash_connect", "v6": "inet6_hash_connect"}[ends.wire]
+    with paused(hash_connect) as pause, ThreadPoolExecutor() as pool:
+        connecting = pool.submit(client.sock.connect, (client.address, PORT + 2))
+        wait_for("connect()", lambda: (pause / "waits").read_text() == "Y\n")
+        forger.send(forger.tcp(seq=9000, flags=SYN))
+        wait_for("the SYN", lambda: forger.segments(link.b))
+        (pause / "go").write_text("1")
+        connecting.result()
+    connection = Connection(client, listener.accept(), listener)
+    connection.exchange()
+    assert is_protected(client)
+    assert link.a.counters() == {BAD: 1}
+    report = link.audit(unsigned=True)
+    assert not report.bad
+    later = [it.segment for it in report.unsigned if PORT + 2 in (it.segment.sport, it.segment.dport)]
+    assert [segment.seq for segment in later] == [9000]
