@@ -17,6 +17,7 @@
 #include <linux/seqlock.h>
 #include <linux/workqueue.h>
 #include <net/l3mdev.h>
+#include <net/secure_seq.h>
 #include <net/tcp.h>
 #include "conn.h"
 #include "hook.h"
@@ -765,6 +766,8 @@ void tao_count(const struct sock *sk, int mib)
 int tao_conn_tables_init(void)
 {
 	get_random_bytes(&tao_nobody, sizeof(tao_nobody));
+	/* Made once, under a lock that sleeps on PREEMPT_RT: not by tao_pre_conn_request(). */
+	secure_tcp_seq_and_ts_off(&init_net, 0, 0, 0, 0);
 	return rhashtable_init(&tao_parked_table, &tao_parked_params);
 }
 
