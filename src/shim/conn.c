@@ -206,9 +206,9 @@ void tao_forget(const struct sock *sk)
 
 /*
  * Tables of functions that the stack calls for an attached socket, one for each that it has:
- * IPv4, IPv6, and IPv6 that talks to an IPv4 peer; others have some of their own, such as MPTCP. They
- * are copies with our functions in them. The kernel's are not exported, so a copy is made when a
- * socket first shows one, where that can still be refused; they live as long as the module.
+ * IPv4, IPv6, and IPv6 that talks to an IPv4 peer; others have some of their own, such as MPTCP.
+ * They are copies with our functions in them. The kernel's are not exported, so a copy is made when
+ * a socket first shows one, where that can still be refused; they live as long as the module.
  */
 #define TAO_TABLES	8
 
@@ -309,7 +309,7 @@ static int tao_take_over(struct sock *sk)
 	return 0;
 }
 
-/* The kernel's table of a socket, whosever it has. Loads it once: the owner may change it meanwhile. */
+/* The kernel's table of a socket, whosever it has. One load: the owner may change it meanwhile. */
 const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk)
 {
 	const struct tcp_sock_af_ops *ops = READ_ONCE(tcp_sk(sk)->af_specific);
@@ -475,8 +475,8 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 }
 
 /*
- * Softirqs that look for the peer may interrupt this, and would wait for it to end; on PREEMPT_RT they
- * are tasks, which may take its CPU. Neither comes while interrupts are off.
+ * Softirqs that look for the peer may interrupt this, and would wait for it to end; on PREEMPT_RT
+ * they are tasks, which may take its CPU. Neither comes while interrupts are off.
  */
 static void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
 {
@@ -539,8 +539,8 @@ void tao_not_connected(struct tao_conn *conn)
 
 /*
  * A protected connection begins on a socket that had no state attached, but can be found already.
- * What came for it so far was not checked, and waits in the backlog, since the socket is locked. None
- * of it can be an answer: nothing was sent yet. May sleep.
+ * What came for it so far was not checked, and waits in the backlog, since the socket is locked.
+ * None of it can be an answer: nothing was sent yet. May sleep.
  */
 void tao_drop_backlog(struct sock *sk)
 {
@@ -582,9 +582,9 @@ void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 #define TAO_LOOK_AT	64
 
 /*
- * A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. NULL: there is
- * no state (@none), or those looked at are on their way, without a reference to be had. Others are
- * looked at the next time.
+ * A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. NULL: there
+ * is no state (@none), or those looked at are on their way, without a reference to be had. Others
+ * are looked at the next time.
  */
 static struct sock *tao_any_attached(bool *none)
 {

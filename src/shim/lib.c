@@ -78,8 +78,8 @@ void tao_mac_final_cmac(union tao_mac_state *state, __u8 *out)
 }
 
 /*
- * Calls @each for every piece of what follows the first @header_len bytes of @skb's data. False: the
- * CPU cannot read some of it, since it is in the memory of a device.
+ * Calls @each for every piece of what follows the first @header_len bytes of @skb's data. False:
+ * the CPU cannot read some of it, since it is in the memory of a device.
  */
 bool tao_payload(const struct sk_buff *skb, __u32 header_len,
 		 void (*each)(void *arg, const __u8 *data, size_t len), void *arg)

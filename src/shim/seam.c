@@ -146,9 +146,9 @@ struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *
 }
 
 /*
- * TCP_MD5SIG: the socket is locked. The kernel's function asks whether the peer must use AO, and then
- * refuses. For a connection that is protected that is right. Before there is one it is not, since MD5
- * keys go well with ours, and it is told no: see tao_do_lookup().
+ * TCP_MD5SIG: the socket is locked. The kernel's function asks whether the peer must use AO, and
+ * then refuses. For a connection that is protected that is right. Before there is one it is not,
+ * since MD5 keys go well with ours, and it is told no: see tao_do_lookup().
  */
 int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 {
@@ -519,9 +519,9 @@ static bool tao_ours_do_lookup(struct ftrace_regs *fregs)
 
 /*
  * "Is AO required of this peer?", for a segment without it; and for the ACK of a request, whether
- * there is a key to sign it with. A socket's backlog is worked off outside of softirq, so that it is
- * not the context that tells these from TCP_MD5SIG: it is the task that is in it, and softirqs may
- * interrupt that one, too.
+ * there is a key to sign it with. A socket's backlog is worked off outside of softirq, so that it
+ * is not the context that tells these from TCP_MD5SIG: it is the task that is in it, and softirqs
+ * may interrupt that one, too.
  */
 static struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index,
 					const union tcp_ao_addr *addr, int family, int sndid,
@@ -708,8 +708,8 @@ static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
  * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
  * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
  *
- * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too. The
- * allocator may sleep then on PREEMPT_RT, whatever it is asked for.
+ * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too.
+ * The allocator may sleep then on PREEMPT_RT, whatever it is asked for.
  */
 static bool tao_ours_timewait(struct ftrace_regs *fregs)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes a function wait before it returns: once, without sleeping, until it is let go or the deadline
- * has passed.
+ * Makes a function wait before it returns: once, without sleeping, until it is let go or the
+ * deadline has passed.
  */
 #include <linux/jiffies.h>
 #include <linux/kprobes.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Gives sockets tables of functions of their own, as other protocols over TCP do. What is written to
- * the parameter is a file descriptor of the writer's. The tables go with the module.
+ * Gives sockets tables of functions of their own, as other protocols over TCP do. What is written
+ * to the parameter is a file descriptor of the writer's. The tables go with the module.
  */
 #include <linux/module.h>
 #include <linux/net.h>

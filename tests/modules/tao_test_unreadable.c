@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes payload unreadable to the CPU, as that is which a network card has put into, or takes from, the
- * memory of another device. What was there is replaced by net_iovs, which have no page.
+ * Makes payload unreadable to the CPU, as that is which a network card has put into, or takes from,
+ * the memory of another device. What was there is replaced by net_iovs, which have no page.
  *
  * send: a file descriptor of the writer's, of a TCP socket: what it has not sent yet.
  * receive: a port: what arrives for it in the writer's network namespace; 0: no more.

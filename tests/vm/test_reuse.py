@@ -334,5 +334,6 @@ def test_unsigned_segment_before_the_syn(link, ends):
     assert link.a.counters() == {BAD: 1}
     report = link.audit(unsigned=True)
     assert not report.bad
-    later = [it.segment for it in report.unsigned if PORT + 2 in (it.segment.sport, it.segment.dport)]
-    assert [segment.seq for segment in later] == [9000]
+    unsigned = [record.segment for record in report.unsigned]
+    later = [it.seq for it in unsigned if PORT + 2 in (it.sport, it.dport)]
+    assert later == [9000]
