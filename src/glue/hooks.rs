@@ -220,28 +220,78 @@ pub(super) fn with_state<R>(lock: &SockLock<'_>, f: impl FnOnce(&Conn) -> R) -> 
     (!conn.is_null()).then(|| f(unsafe { conn_of(conn) }))
 }
 
-/// Makes `conn` the state of the socket, which has none. `open`: its connection has begun.
-pub(super) fn give_state(lock: &SockLock<'_>, conn: KBox<Conn>, open: bool) -> Result<(), Error> {
-    let raw = conn.as_c();
-    let sk = lock.sock().as_ptr();
-    // SAFETY: The socket is locked, the state is initialised and nobody's yet.
-    let ret = unsafe {
-        if open {
-            bindings::tao_park(sk, raw)
-        } else {
-            bindings::tao_attach(sk, raw)
+/// State that a socket is about to get. Nothing that makes it the socket's can fail any more; if
+/// this is dropped instead, the socket is as before.
+///
+/// # Invariants
+///
+/// `conn` came from a `KBox`. If the socket is `open` the state is parked for it; else
+/// `tao_attach_begin()` was called for the two, and neither of the calls that end that.
+pub(super) struct NewState<'a> {
+    lock: &'a SockLock<'a>,
+    conn: *mut bindings::tao_conn,
+    open: bool,
+}
+
+impl<'a> NewState<'a> {
+    /// `conn` is for the socket, which has no state. `open`: its connection has begun. Segments do
+    /// not meet the state yet, but on an open socket, where it changes no more than that signed
+    /// ones are accepted as unsigned ones are.
+    pub(super) fn prepare(
+        lock: &'a SockLock<'a>,
+        conn: KBox<Conn>,
+        open: bool,
+    ) -> Result<Self, Error> {
+        let raw = conn.as_c();
+        let sk = lock.sock().as_ptr();
+        // SAFETY: The socket is locked, the state is initialised and nobody's yet.
+        let ret = unsafe {
+            if open {
+                bindings::tao_park(sk, raw)
+            } else {
+                bindings::tao_attach_begin(sk, raw)
+            }
+        };
+        to_result(ret).map_err(|err| {
+            if err == ENOMEM {
+                Error::NoMem
+            } else {
+                Error::Busy
+            }
+        })?;
+        // INVARIANT: It comes from a `KBox`, and one of the two has succeeded.
+        Ok(Self {
+            lock,
+            conn: KBox::into_raw(conn).cast(),
+            open,
+        })
+    }
+
+    /// Makes it the socket's; `tao_rust_conn_free()` gets it back.
+    pub(super) fn give(self) {
+        let new = core::mem::ManuallyDrop::new(self);
+        if !new.open {
+            // SAFETY: The socket is still locked; by the type invariant this is what comes next.
+            unsafe { bindings::tao_attach_end(new.lock.sock().as_ptr(), new.conn) };
         }
-    };
-    to_result(ret).map_err(|err| {
-        if err == ENOMEM {
-            Error::NoMem
+    }
+}
+
+impl Drop for NewState<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            // SAFETY: The socket is still locked. By the type invariant the state is parked for
+            // it; it is freed when segments that have met it are done.
+            unsafe { bindings::tao_forget(self.lock.sock().as_ptr()) };
         } else {
-            Error::Busy
+            // SAFETY: By the type invariant. Nobody has met the state but the list of those that
+            // pin the module, which it leaves here, so that it is a `KBox` again.
+            unsafe {
+                bindings::tao_attach_cancel(self.conn);
+                drop(KBox::from_raw(self.conn.cast::<Conn>()));
+            }
         }
-    })?;
-    // It is the socket's now; `tao_rust_conn_free()` gets it back.
-    let _ = KBox::into_raw(conn);
-    Ok(())
+    }
 }
 
 // ---- connections ----

@@ -146,6 +146,20 @@ impl<'g> Iterator for Matching<'g> {
     }
 }
 
+/// A change of the keys has been made, and a reader of before may still be using what it found then.
+#[must_use]
+pub(super) struct Settling(bool);
+
+impl Settling {
+    /// Returns when there is no such reader any more. Sleeps for as long as readers take: with
+    /// nothing locked that a segment could have to wait for.
+    pub(super) fn wait(self) {
+        if self.0 {
+            synchronize_rcu();
+        }
+    }
+}
+
 /// All keys of a namespace.
 #[pin_data]
 pub(super) struct KeyDb {
@@ -219,15 +233,15 @@ impl KeyDb {
     /// opened or while it is open (RFC 5925 3.1, 7.1; R6, R16, R17). `key` has `spec.key_len`
     /// bytes.
     ///
-    /// When it returns, the answer to every question is that of the new set of keys; on an error
-    /// it is as before.
+    /// When it returns and has settled, the answer to every question is that of the new set of
+    /// keys; on an error it is as before.
     pub(super) fn add(
         &self,
         spec: &KeySpec,
         key: &[u8],
         max_keys: u32,
         overlap: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
         let old = self.find(&guard, &spec.identity());
@@ -296,16 +310,12 @@ impl KeyDb {
         writer.by_age.insert(place.into_node(age, mkt));
         writer.last_serial = serial;
         self.next_generation();
-        drop(writer);
-        if old.is_some_and(|(_, same)| same.is_none()) {
-            // Whoever has chosen the old key before may be about to use it.
-            synchronize_rcu();
-        }
-        Ok(())
+        // Whoever has chosen the old key before may be about to use it.
+        Ok(Settling(old.is_some_and(|(_, same)| same.is_none())))
     }
 
-    /// Deletes the key with this identity; when it returns, nothing uses it any more.
-    pub(super) fn delete(&self, identity: &Identity) -> Result<(), Error> {
+    /// Deletes the key with this identity; when it has settled, nothing uses it any more.
+    pub(super) fn delete(&self, identity: &Identity) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
         let age = self
@@ -331,9 +341,7 @@ impl KeyDb {
             }
         }
         self.next_generation();
-        drop(writer);
-        synchronize_rcu();
-        Ok(())
+        Ok(Settling(true))
     }
 
     /// The first position from `from` on that has a key, in `/proc`.

@@ -5,8 +5,9 @@
 //! 1. Whose is the call? 38 to 42 are options of the kernel's own TCP-AO too: [`route_set`],
 //!    [`route_get`].
 //! 2. Ours need the sysctl.
-//! 3. `TCP_AUTHOPT` gives the socket its state ([`set_authopt`]), `TCP_AUTHOPT_KEY` changes the
-//!    keys of its namespace ([`set_key`]), `TCP_REPAIR_AUTHOPT` is for checkpoint and restore.
+//! 3. `TCP_AUTHOPT` gives the socket its state ([`set_authopt`]); `TCP_AUTHOPT_KEY` changes the
+//!    keys of its namespace ([`set_key`]), and adding one gives the socket state, too;
+//!    `TCP_REPAIR_AUTHOPT` is for checkpoint and restore.
 //!
 //! Process context; may sleep.
 
@@ -17,10 +18,15 @@ use super::conn::Conn;
 use super::ffi;
 use super::ffi::bindings;
 use super::ffi::Call;
+use super::ffi::SockLock;
 use super::hooks;
+use super::hooks::NewState;
+use super::keydb::Settling;
+use super::netns::Netns;
 use crate::proto::error::Error;
 use crate::proto::mkt::parse_key;
 use crate::proto::mkt::KeyRequest;
+use crate::proto::mkt::KeySpec;
 use crate::proto::sockopt::ids_received;
 use crate::proto::sockopt::route_get;
 use crate::proto::sockopt::route_set;
@@ -128,13 +134,23 @@ fn set_authopt(call: &Call<'_>) -> Result<(), Error> {
     if had_state {
         return Ok(());
     }
+    new_state(call, &lock, flags)?.give();
+    Ok(())
+}
+
+/// State for the socket, which has none.
+fn new_state<'a>(
+    call: &Call<'_>,
+    lock: &'a SockLock<'a>,
+    flags: SockFlags,
+) -> Result<NewState<'a>, Error> {
     let net = hooks::netns_of(call.sock());
     let conn = Conn::new(net, flags, call.sock(), GFP_KERNEL_ACCOUNT).ok_or(Error::NoMem)?;
     let open = !matches!(
         u32::from(call.state()),
         bindings::TCP_CLOSE | bindings::TCP_LISTEN
     );
-    hooks::give_state(&lock, conn, open)
+    NewState::prepare(lock, conn, open)
 }
 
 fn set_key(call: &Call<'_>) -> Result<(), Error> {
@@ -146,15 +162,33 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
     call.copy_in(&mut key.0)?;
     let request = parse_key(&key.0, family, |ifindex| call.is_l3_master(ifindex))?;
     let net = hooks::netns_of(call.sock());
-    match request {
-        KeyRequest::Add(spec) => net.keys.add(
-            &spec,
-            spec.master_key(&key.0),
-            net.max_keys(),
-            net.may_overlap(),
-        ),
-        KeyRequest::Delete(identity) => net.keys.delete(&identity),
+    let settling = match request {
+        KeyRequest::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
+        KeyRequest::Delete(identity) => net.keys.delete(&identity)?,
+    };
+    // Not with the socket locked: that would hold up its segments.
+    settling.wait();
+    Ok(())
+}
+
+/// Adds a key, and gives the socket the state that `TCP_AUTHOPT` with all zeros would give it; or
+/// does neither. A socket that has state is not locked for this.
+fn add_key(call: &Call<'_>, net: &Netns, spec: &KeySpec, key: &[u8]) -> Result<Settling, Error> {
+    let add = || net.keys.add(spec, key, net.max_keys(), net.may_overlap());
+    if owner(call) == Owner::Ours {
+        return add();
     }
+    ffi::wake()?;
+    let lock = call.lock();
+    let state = match hooks::with_state(&lock, |_| ()) {
+        Some(()) => None,
+        None => Some(new_state(call, &lock, SockFlags::default())?),
+    };
+    let settling = add()?;
+    if let Some(state) = state {
+        state.give();
+    }
+    Ok(settling)
 }
 
 fn set_repair(call: &Call<'_>) -> Result<(), Error> {

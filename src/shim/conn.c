@@ -408,26 +408,44 @@ int tao_wake(void)
 	return wake.err;
 }
 
-/* Caller holds the socket lock; @sk carries nothing. */
-int tao_attach(struct sock *sk, struct tao_conn *conn)
+/*
+ * Attaching in two steps. The first is all that can fail, and neither the stack nor a segment meets
+ * anything of it; the second makes @conn the state of @sk, or as if the first had not been. Caller
+ * holds the socket lock, for both; @sk carries nothing.
+ */
+int tao_attach_begin(struct sock *sk, struct tao_conn *conn)
 {
-	struct tcp_sock *tp = tcp_sk(sk);
-	int err;
+	const struct tcp_sock *tp = tcp_sk(sk);
 
 	if (rcu_access_pointer(tp->ao_info))
 		return -EBUSY;
-	err = tao_pin(conn);
-	if (err)
-		return err;
-	err = tao_take_over(sk);
-	if (err) {
-		tao_unlist(conn);
-		module_put(THIS_MODULE);
-		return err;
-	}
+	if (!tao_is_our_table(tp->af_specific) && !tao_learn_af(tp->af_specific))
+		return -EOPNOTSUPP;
+	return tao_pin(conn);
+}
+
+void tao_attach_end(struct sock *sk, struct tao_conn *conn)
+{
+	/* Its table is known by now. */
+	WARN_ON_ONCE(tao_take_over(sk));
 	rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params);
-	rcu_assign_pointer(tp->ao_info, &conn->info);
-	return 0;
+	rcu_assign_pointer(tcp_sk(sk)->ao_info, &conn->info);
+}
+
+void tao_attach_cancel(struct tao_conn *conn)
+{
+	tao_unlist(conn);
+	module_put(THIS_MODULE);
+}
+
+/* Caller holds the socket lock; @sk carries nothing. */
+int tao_attach(struct sock *sk, struct tao_conn *conn)
+{
+	int err = tao_attach_begin(sk, conn);
+
+	if (!err)
+		tao_attach_end(sk, conn);
+	return err;
 }
 
 /*

@@ -9,7 +9,8 @@
  * a random length; one in 16 has a pointer that faults. What must hold:
  *
  * - a call that is refused has changed neither /proc/net/tcp_authopt nor what the socket's
- *   TCP_AUTHOPT reads back; one that is accepted has changed what it says, by one row at most;
+ *   TCP_AUTHOPT reads back; one that is accepted has changed what it says, by one row at most, and
+ *   a socket without state has some if a key was added;
  * - getsockopt() writes no byte behind those that it says it has written;
  * - at least 20 % of the calls come past the check of their flags: else it would be all that is
  *   tested;
@@ -637,6 +638,7 @@ static void one_call(struct slot *slot, struct keys *keys)
 {
 	struct shown before = read_state(slot->fd), after;
 	bool native = before.error == ENOPROTOOPT;
+	uint32_t flags = 0;
 	struct keys now;
 	struct call call;
 	int error;
@@ -660,15 +662,15 @@ static void one_call(struct slot *slot, struct keys *keys)
 		protect(slot->fd);
 	now = read_keys(NULL);
 	after = read_state(slot->fd);
+	if (!error && call.set)
+		memcpy(&flags, call.value, call.bytes < 4 ? call.bytes : 4);
 	if (error || call.option != TCP_AUTHOPT_KEY || native) {
 		if (now.digest != keys->digest)
 			fail("option %d on a %s socket, answered by %s, has changed the keys",
 			     call.option, kind_names[slot->kind], strerror(error));
 	} else {
-		uint32_t flags = 0;
 		unsigned int least, most;
 
-		memcpy(&flags, call.value, call.bytes < 4 ? call.bytes : 4);
 		least = keys->rows - !!(flags & TCP_AUTHOPT_KEY_DEL);
 		most = flags & TCP_AUTHOPT_KEY_DEL ? least : keys->rows + 1;
 		if (now.rows < least || now.rows > most)
@@ -678,6 +680,10 @@ static void one_call(struct slot *slot, struct keys *keys)
 	if (!error && call.set && before.error == ENOENT && after.error == ENOPROTOOPT &&
 	    call.len >= sizeof(struct tcp_ao_info_opt))
 		before = after;
+	/* It gets ours with a key, as if TCP_AUTHOPT had been set with all zeros. */
+	if (!error && call.set && before.error == ENOENT && call.option == TCP_AUTHOPT_KEY &&
+	    !(flags & TCP_AUTHOPT_KEY_DEL))
+		before = (struct shown) { 0 };
 	if ((error || !call.set || call.option > TCP_AUTHOPT) && !same_state(&before, &after))
 		fail("option %d on a %s socket, answered by %s, has changed its state",
 		     call.option, kind_names[slot->kind], strerror(error));

@@ -222,6 +222,13 @@ class Ours:
         abi.set_authopt(sock)
 
 
+class Keys(Ours):
+    """The module's interface, as programs of the patch series use it: keys, and no switch."""
+
+    def protect(self, sock: socket.socket) -> None:
+        """A socket that has set a key is protected."""
+
+
 class Native:
     """The kernel's own interface: keys of each socket."""
 
@@ -258,7 +265,7 @@ class Plain:
         """It has no protection."""
 
 
-ROLES: dict[str, Role] = {"ours": Ours(), "native": Native(), "plain": Plain()}
+ROLES: dict[str, Role] = {"ours": Ours(), "keys": Keys(), "native": Native(), "plain": Plain()}
 
 
 def prefix_of(address: str) -> int:

@@ -86,7 +86,7 @@ STATE_AFTER = {
     (Whose.KERNEL, abi.TCP_AO_ADD_KEY): State.NATIVE,
     (Whose.KERNEL, abi.TCP_AO_INFO): State.NATIVE,
     (Whose.OURS, abi.TCP_AUTHOPT): State.OURS,
-    (Whose.OURS, abi.TCP_AUTHOPT_KEY): State.NEITHER,
+    (Whose.OURS, abi.TCP_AUTHOPT_KEY): State.OURS,
 }
 """What a socket with neither carries after a call that succeeded."""
 

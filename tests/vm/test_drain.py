@@ -46,6 +46,11 @@ def idle(link: Link, ends) -> None:
     link.client("ours", ends)
 
 
+def adds_keys(link: Link, ends) -> None:
+    """A socket that does nothing else."""
+    link.client("keys", ends, FIRST)
+
+
 def listener(link: Link, ends) -> None:
     link.listen("ours", ends, FIRST)
 
@@ -104,6 +109,7 @@ def orphan(link: Link, ends) -> None:
 
 HOLDERS = [
     idle,
+    adds_keys,
     listener,
     session,
     connecting,
@@ -205,6 +211,9 @@ def test_nothing_is_protected_afterwards(link, module):
     sock = link.client("plain", V4).sock
     with refused(errno.EBUSY):
         abi.set_authopt(sock)
+    with link.a.namespace.entered(), refused(errno.EBUSY):
+        abi.set_key(sock, abi.pack_key(1, 2))
+    assert link.a.namespace.read("tcp_authopt").count("\n") == 1, "the heading"
     with refused(errno.ENOENT):
         abi.get_authopt(sock)
     assert module.unload() == ""

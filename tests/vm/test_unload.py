@@ -84,6 +84,17 @@ def test_loads_in_a_row(link, module):
     assert unsigned_ports == {1002}
 
 
+@pytest.mark.usefixtures("idle")
+def test_refused_while_a_socket_that_adds_keys_is_open(link, module):
+    """Whatever it adds, and though it does nothing else."""
+    sock = link.client("keys", V4, FIRST).sock
+    assert module.users == 1
+    assert BUSY.search(module.unload())
+    sock.close()
+    wait_for("the module to be unloaded", lambda: not module.unload())
+    link.audit()
+
+
 def test_keys_without_sockets_do_not_hold_it(link, module):
     link.client("ours", V4, FIRST).sock.close()
     wait_for("the module to be unloaded", lambda: not module.unload())

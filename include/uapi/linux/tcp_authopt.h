@@ -46,7 +46,8 @@ enum tcp_authopt_flag {
  * @recv_keyid: get: KeyID of the last valid segment received
  * @recv_rnextkeyid: get: RNextKeyID of the last valid segment received
  *
- * Set it before connect() or listen(); whether a connection is protected is decided by its SYN.
+ * Set it before connect() or listen(); whether a connection is protected is decided by its SYN. All
+ * zeros are set, too, by adding a key on a socket that has set nothing yet.
  */
 struct tcp_authopt {
 	__u32	flags;
