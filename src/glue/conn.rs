@@ -17,6 +17,7 @@ use super::ffi::Sock;
 use super::netns::Netns;
 use super::rcu::RcuSlot;
 use super::traffic::TrafficKey;
+use crate::proto::conn::lack_is_told;
 use crate::proto::conn::preferred;
 use crate::proto::conn::KeyIds;
 use crate::proto::mkt::Peer;
@@ -39,6 +40,9 @@ pub(super) struct Conn {
     protected: Atomic<bool>,
     /// Connected in repair, and not told yet between which ISNs: nothing can be signed.
     lacks_isns: Atomic<bool>,
+    /// When the first segment was due for which there was no key ([`super::ffi::uptime`]), if none
+    /// was signed since; else 0. Written under the socket lock.
+    no_key_since: Atomic<u64>,
     // Ids of the last segment sent, and of the last valid one received.
     sent: Atomic<u32>,
     received: Atomic<u32>,
@@ -72,6 +76,7 @@ impl Conn {
             flags: Atomic::new(pack_flags(flags)),
             protected: Atomic::new(false),
             lacks_isns: Atomic::new(false),
+            no_key_since: Atomic::new(0),
             sent: Atomic::new(pack_ids(None)),
             received: Atomic::new(pack_ids(None)),
             tx: RcuSlot::empty(),
@@ -123,6 +128,7 @@ impl Conn {
         self.sent.store(pack_ids(None), Relaxed);
         self.received.store(pack_ids(signed_by), Relaxed);
         self.lacks_isns.store(in_repair, Relaxed);
+        self.no_key_since.store(0, Relaxed);
         self.protected.store(protected, Relaxed);
     }
 
@@ -139,6 +145,26 @@ impl Conn {
     /// `TCP_REPAIR_AUTHOPT` has told the ISNs.
     pub(super) fn know_isns(&self) {
         self.lacks_isns.store(false, Relaxed);
+    }
+
+    /// A segment is due, and there is no key to send it with. Whether the socket is told now. Under
+    /// the socket lock.
+    pub(super) fn lacks_key(&self, now: u64) -> bool {
+        if self.no_key_since.load(Relaxed) == 0 {
+            self.no_key_since.store(now, Relaxed);
+        }
+        lack_is_told(
+            self.net.no_key_grace(),
+            self.no_key_since.load(Relaxed),
+            now,
+        )
+    }
+
+    /// A segment was signed. Under the socket lock.
+    pub(super) fn has_key(&self) {
+        if self.no_key_since.load(Relaxed) != 0 {
+            self.no_key_since.store(0, Relaxed);
+        }
     }
 
     /// The far end of its connection, which is protected. Under the socket lock.

@@ -94,6 +94,12 @@ pub(super) fn now() -> u64 {
     unsafe { bindings::tao_now() }
 }
 
+/// Nanoseconds of a clock that nobody sets (`CLOCK_MONOTONIC`).
+pub(super) fn uptime() -> u64 {
+    // SAFETY: Can be called anywhere but in an NMI.
+    unsafe { bindings::tao_uptime() }
+}
+
 /// The sysctl `net.ipv4.tcp_authopt` is 1.
 pub(super) fn enabled() -> bool {
     // SAFETY: Reads an integer.

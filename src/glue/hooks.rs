@@ -28,6 +28,7 @@ use super::rx;
 use super::sockopt;
 use super::sockopt::Answer;
 use super::tx;
+use super::tx::Unsent;
 use crate::proto::conn::KeyIds;
 use crate::proto::error::Error;
 use crate::proto::verdict::child;
@@ -57,6 +58,7 @@ declared!(
     tao_rust_net_key_overlap,
     tao_rust_net_rollover_rule,
     tao_rust_net_accept_tolerance,
+    tao_rust_net_no_key_grace,
     tao_rust_net_choose_again,
     tao_rust_proc_position,
     tao_rust_proc_line,
@@ -144,7 +146,13 @@ unsafe extern "C" fn tao_rust_net_accept_tolerance(net: *mut bindings::tao_net) 
     unsafe { net_of(net) }.accept_tolerance.as_ptr()
 }
 
-/// One of the two above was written. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_net_no_key_grace(net: *mut bindings::tao_net) -> *mut i32 {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.no_key_grace.as_ptr()
+}
+
+/// The rule or the tolerance was written. May sleep.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_net_choose_again(net: *mut bindings::tao_net) {
     // SAFETY: The namespace lives.
@@ -468,7 +476,11 @@ unsafe extern "C" fn tao_rust_transmit(
         let (seg, _) = Segment::from_raw(&*segment);
         tx::transmit(conn_of(conn), &seg, header_to_write(segment), &*numbers)
     };
-    sent.map_or_else(to_errno, |()| 0)
+    match sent {
+        Ok(()) => 0,
+        Err(Unsent::Told(err)) => to_errno(err),
+        Err(Unsent::NotToldYet) => bindings::TAO_NOT_TOLD_YET as c_int,
+    }
 }
 
 #[no_mangle]

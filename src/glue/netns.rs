@@ -30,6 +30,8 @@ pub(super) struct Netns {
     pub(super) rollover_rule: Atomic<u32>,
     /// The sysctl `net.ipv4.tcp_authopt_accept_tolerance`.
     pub(super) accept_tolerance: Atomic<u32>,
+    /// The sysctl `net.ipv4.tcp_authopt_no_key_grace`.
+    pub(super) no_key_grace: Atomic<i32>,
 }
 
 impl Netns {
@@ -40,6 +42,7 @@ impl Netns {
             key_overlap: Atomic::new(0),
             rollover_rule: Atomic::new(0),
             accept_tolerance: Atomic::new(0),
+            no_key_grace: Atomic::new(-1),
         })
     }
 
@@ -49,6 +52,10 @@ impl Netns {
 
     pub(super) fn may_overlap(&self) -> bool {
         self.key_overlap.load(Relaxed) != 0
+    }
+
+    pub(super) fn no_key_grace(&self) -> i32 {
+        self.no_key_grace.load(Relaxed)
     }
 
     /// To be asked after [`KeyDb::generation`], by whoever keeps what was chosen by it: a change

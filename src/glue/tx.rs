@@ -16,6 +16,7 @@ use kernel::sync::rcu::Guard;
 use super::conn::Conn;
 use super::ffi::bindings;
 use super::ffi::now;
+use super::ffi::uptime;
 use super::ffi::Segment;
 use super::keydb::Mkt;
 use super::traffic::Grounds;
@@ -38,21 +39,35 @@ use crate::proto::wire::TcpHeader;
 use crate::proto::wire::AO_LEN;
 use crate::proto::wire::MAC_LEN;
 
+/// Why a segment must not leave.
+pub(super) enum Unsent {
+    /// The socket is told.
+    Told(Error),
+    /// No key may be used to send; but there may be one again soon, and the socket is not told yet.
+    NotToldYet,
+}
+
+impl From<Error> for Unsent {
+    fn from(err: Error) -> Self {
+        Self::Told(err)
+    }
+}
+
 /// Signs a segment that the socket of `conn` sends. It is locked.
 ///
 /// # Errors
 ///
-/// [`Error::NoKey`]: no key may be used to send, or none can be made, since the socket was connected
-/// in repair and does not know its ISNs yet. [`Error::Fault`]: the CPU cannot read the payload. The
-/// segment must not leave.
+/// [`Error::NoKey`], told now or later: no key may be used to send. Now, too, if none can be made,
+/// since the socket was connected in repair and does not know its ISNs yet. [`Error::Fault`]: the
+/// CPU cannot read the payload. The segment must not leave.
 pub(super) fn transmit(
     conn: &Conn,
     segment: &Segment<'_>,
     header: &mut [u8],
     numbers: &bindings::tao_numbers,
-) -> Result<(), Error> {
+) -> Result<(), Unsent> {
     if conn.lacks_isns() {
-        return Err(Error::NoKey);
+        return Err(Error::NoKey.into());
     }
     let context = outgoing(numbers);
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
@@ -71,13 +86,21 @@ pub(super) fn transmit(
     if let Some(key) = last.filter(|key| !opening && key.holds(grounds, now)) {
         sign(key, sne, &ends, segment, header)?;
         conn.on_sent(key.ids);
+        conn.has_key();
         return Ok(());
     }
     let peer = conn.peer();
-    let (mkt, mut key) = choose(conn, &guard, &peer, grounds, now)?;
+    let (mkt, mut key) = match choose(conn, &guard, &peer, grounds, now) {
+        // Who waits for a handshake is told at once.
+        Err(Error::NoKey) if !tcp.syn() && !conn.lacks_key(uptime()) => {
+            return Err(Unsent::NotToldYet);
+        }
+        chosen => chosen?,
+    };
     key.derive(mkt, &ends, last.filter(|_| !opening));
     sign(&key, sne, &ends, segment, header)?;
     conn.on_sent(key.ids);
+    conn.has_key();
     // The key of a SYN is for that SYN.
     if !opening {
         if let Some(key) = key.to_keep() {

@@ -325,7 +325,7 @@ void tao_hand_back(struct sock *sk)
 /*
  * The segment that the stack is building cannot be signed: it must not leave. The stack reads
  * queue_xmit after it had the MAC calculated; the one that it finds now drops this segment and puts
- * the table back. The data stays queued, timers try again.
+ * the table back. The data stays queued, timers try again. @err 0: the socket is not told yet.
  */
 void tao_drop_segment(struct sock *sk, int err)
 {
@@ -335,7 +335,7 @@ void tao_drop_segment(struct sock *sk, int err)
 	if (!WARN_ON_ONCE(!xmit))
 		smp_store_release(&icsk->icsk_af_ops, &xmit->ops);
 	/* In repair nobody asked for anything to be sent. */
-	if (tcp_sk(sk)->repair)
+	if (!err || tcp_sk(sk)->repair)
 		return;
 	WRITE_ONCE(sk->sk_err, -err);
 	sk_error_report(sk);

@@ -122,6 +122,11 @@ __u64 tao_now(void)
 	return ktime_get_real_seconds();
 }
 
+__u64 tao_uptime(void)
+{
+	return ktime_get_ns();
+}
+
 void tao_call_rcu(struct rcu_head *head, rcu_callback_t func)
 {
 	call_rcu(head, func);

@@ -15,7 +15,7 @@
 struct tao_pernet {
 	struct tao_net		*net;
 	struct ctl_table_header	*sysctls;
-	struct ctl_table	table[4];
+	struct ctl_table	table[5];
 };
 
 static unsigned int tao_net_id;
@@ -148,6 +148,9 @@ static int tao_policy_handler(const struct ctl_table *table, int write, void *bu
 	return err;
 }
 
+/* An hour: whoever wants to wait longer does not want to be told. */
+static int tao_max_grace = 3600;
+
 static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 {
 	pernet->table[0] = (struct ctl_table) {
@@ -183,6 +186,15 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 		.proc_handler	= tao_policy_handler,
 		.extra1		= pernet->net,
 		.extra2		= &tao_max_tolerance,
+	};
+	pernet->table[4] = (struct ctl_table) {
+		.procname	= "tcp_authopt_no_key_grace",
+		.data		= tao_rust_net_no_key_grace(pernet->net),
+		.maxlen		= sizeof(s32),
+		.mode		= 0644,
+		.proc_handler	= proc_dointvec_minmax,
+		.extra1		= SYSCTL_NEG_ONE,
+		.extra2		= &tao_max_grace,
 	};
 	pernet->sysctls = register_net_sysctl_sz(net, "net/ipv4", pernet->table,
 						 ARRAY_SIZE(pernet->table));

@@ -431,7 +431,7 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 	err = tao_rust_transmit(conn, &seg, &numbers);
 	if (unlikely(err)) {
 		memset(location, 0, TAO_MAC_LEN);
-		tao_drop_segment((struct sock *)sk, err);
+		tao_drop_segment((struct sock *)sk, min(err, 0));
 	}
 	return err;
 }

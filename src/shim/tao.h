@@ -208,6 +208,9 @@ struct tao_sockopt {
 /* tao_rust_setsockopt(), tao_rust_getsockopt(): the call is the kernel's. */
 #define TAO_NOT_OURS	1
 
+/* tao_rust_transmit(): the segment must not leave, and the socket is not told of it. */
+#define TAO_NOT_TOLD_YET	1
+
 /* lib.c: kernel functions that exist only inline, or that want a callback or a static structure */
 void tao_mac_set_sha1(union tao_mac_key *key, const __u8 *raw, size_t len);
 void tao_mac_set_sha256(union tao_mac_key *key, const __u8 *raw, size_t len);
@@ -225,6 +228,7 @@ bool tao_payload(const struct sk_buff *skb, __u32 header_len,
 		 void (*each)(void *arg, const __u8 *data, size_t len), void *arg);
 void tao_wipe(void *secret, size_t len);
 __u64 tao_now(void);
+__u64 tao_uptime(void);
 void tao_call_rcu(struct rcu_head *head, rcu_callback_t func);
 
 int tao_index_init(struct rhltable *index);
@@ -287,6 +291,7 @@ __u32 *tao_rust_net_max_keys(struct tao_net *net);
 __u32 *tao_rust_net_key_overlap(struct tao_net *net);
 __u32 *tao_rust_net_rollover_rule(struct tao_net *net);
 __u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
+__s32 *tao_rust_net_no_key_grace(struct tao_net *net);
 void tao_rust_net_choose_again(struct tao_net *net);
 __u64 tao_rust_proc_position(struct tao_net *net, __u64 from);
 size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_t size);

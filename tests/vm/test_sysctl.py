@@ -113,6 +113,7 @@ def test_values_out_of_range(value):
         pytest.param(
             "accept_tolerance", 0, [1, 86400], [86401, -1, "infinite"], id="accept_tolerance"
         ),
+        pytest.param("no_key_grace", -1, [0, 3600, -1], [-2, 3601, "never"], id="no_key_grace"),
         pytest.param("max_keys", 131072, [0, 1, 2**32 - 1], [-1, 2**32, "all"], id="max_keys"),
     ],
 )

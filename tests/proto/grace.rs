@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When a connection without a key to send with is told so.
+
+use proptest::prelude::*;
+use tcp_authopt::proto::conn::lack_is_told;
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn at_once_without_a_grace() {
+    for grace in [-1, i32::MIN, 0] {
+        assert!(lack_is_told(grace, 7, 7), "{grace}");
+    }
+}
+
+#[test]
+fn when_the_grace_is_over_and_not_before() {
+    for grace in [1, 10, 3600, i32::MAX] {
+        let end = 7 + SECOND * grace as u64;
+        for (now, told) in [(7, false), (end - 1, false), (end, true), (u64::MAX, true)] {
+            assert_eq!(lack_is_told(grace, 7, now), told, "{grace} {now}");
+        }
+    }
+}
+
+proptest! {
+    /// Also of a clock that runs backwards, which it never does.
+    #[test]
+    fn in_whole_seconds_since(grace in any::<i32>(), since in any::<u64>(), now in any::<u64>()) {
+        let lasted = i128::from(now) - i128::from(since);
+        let told = lasted >= i128::from(SECOND) * i128::from(grace) || grace <= 0;
+        prop_assert_eq!(lack_is_told(grace, since, now), told);
+    }
+}
