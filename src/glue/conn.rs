@@ -21,6 +21,8 @@ use crate::proto::conn::lack_is_told;
 use crate::proto::conn::preferred;
 use crate::proto::conn::KeyIds;
 use crate::proto::mkt::Peer;
+use crate::proto::noted::Extent;
+use crate::proto::noted::Noted;
 use crate::proto::sockopt::SockFlags;
 use crate::proto::wire::KeyId;
 
@@ -43,9 +45,10 @@ pub(super) struct Conn {
     /// When the first segment was due for which there was no key ([`super::ffi::uptime`]), if none
     /// was signed since; else 0. Written under the socket lock.
     no_key_since: Atomic<u64>,
-    // Ids of the last segment sent, and of the last valid one received.
+    /// Ids of the last segment sent.
     sent: Atomic<u32>,
-    received: Atomic<u32>,
+    /// A [`Noted`]: the peer's ids, and where they came up. Receivers on any CPU change it.
+    received: Atomic<u64>,
     /// The traffic key to send with, and the RNextKeyID beside it: one of each (RFC 5925 4, R11).
     /// Written under the socket lock.
     pub(super) tx: RcuSlot<TrafficKey>,
@@ -78,7 +81,7 @@ impl Conn {
             lacks_isns: Atomic::new(false),
             no_key_since: Atomic::new(0),
             sent: Atomic::new(pack_ids(None)),
-            received: Atomic::new(pack_ids(None)),
+            received: Atomic::new(Noted::NOTHING.to_word()),
             tx: RcuSlot::empty(),
             rx: [const { RcuSlot::empty() }; RX_KEYS],
         };
@@ -126,7 +129,7 @@ impl Conn {
             slot.set(None);
         }
         self.sent.store(pack_ids(None), Relaxed);
-        self.received.store(pack_ids(signed_by), Relaxed);
+        self.told(signed_by);
         self.lacks_isns.store(in_repair, Relaxed);
         self.no_key_since.store(0, Relaxed);
         self.protected.store(protected, Relaxed);
@@ -183,23 +186,32 @@ impl Conn {
     }
 
     pub(super) fn received(&self) -> Option<KeyIds> {
-        unpack_ids(self.received.load(Relaxed))
+        Noted::from_word(self.received.load(Relaxed)).ids()
     }
 
+    /// Most segments have the same ids: leave the cache line clean.
     pub(super) fn on_sent(&self, ids: KeyIds) {
-        note(&self.sent, ids);
+        let new = pack_ids(Some(ids));
+        if self.sent.load(Relaxed) != new {
+            self.sent.store(new, Relaxed);
+        }
     }
 
-    pub(super) fn on_received(&self, ids: KeyIds) {
-        note(&self.received, ids);
+    /// A valid segment with these ids has come. Most say what the last one said, and cost a load.
+    pub(super) fn on_received(&self, ids: KeyIds, extent: Extent) {
+        let mut word = self.received.load(Relaxed);
+        while let Some(new) = Noted::from_word(word).after(ids, extent) {
+            match self.received.cmpxchg(word, new.to_word(), Relaxed) {
+                Ok(_) => break,
+                // Another segment was faster: what it has noted may be newer.
+                Err(now) => word = now,
+            }
+        }
     }
-}
 
-/// Most segments bring the same ids: leave the cache line clean.
-fn note(last: &Atomic<u32>, ids: KeyIds) {
-    let new = pack_ids(Some(ids));
-    if last.load(Relaxed) != new {
-        last.store(new, Relaxed);
+    /// The peer's ids are these, and any that come with its segments are newer.
+    pub(super) fn told(&self, ids: Option<KeyIds>) {
+        self.received.store(Noted::told(ids).to_word(), Relaxed);
     }
 }
 

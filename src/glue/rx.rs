@@ -9,7 +9,7 @@
 //!    that [`select::recv_key`] names.
 //! 4. Is its MAC right? That of what the CPU cannot read is not. A key is kept only then, so that
 //!    forged KeyIDs displace none.
-//! 5. Its ids are noted; or it is counted and dropped: [`reason`].
+//! 5. Its ids are noted, unless it is an old one; or it is counted and dropped: [`reason`].
 //!
 //! Softirq, RCU read lock, the socket not locked.
 
@@ -32,6 +32,7 @@ use crate::proto::conn::KeyIds;
 use crate::proto::kdf::Isns;
 use crate::proto::mac::tags_equal;
 use crate::proto::mkt::Peer;
+use crate::proto::noted::Extent;
 use crate::proto::select;
 use crate::proto::sne::Sne;
 use crate::proto::verdict::first_step;
@@ -162,10 +163,18 @@ fn judge(
     verify(conn, received, &tcp, &option, state)?;
     // A SYN may be of any age.
     if own && (!tcp.syn() || tcp.ack()) {
-        conn.on_received(KeyIds {
+        let ids = KeyIds {
             keyid: option.keyid,
             rnext: option.rnext,
-        });
+        };
+        let data = received
+            .segment
+            .len
+            .saturating_sub(tcp.bytes().len() as u32);
+        let extent = state.context().and_then(|it| Extent::of(it, &tcp, data));
+        if let Some(extent) = extent {
+            conn.on_received(ids, extent);
+        }
     }
     Ok(true)
 }

@@ -126,8 +126,8 @@ fn set_authopt(call: &Call<'_>) -> Result<(), Error> {
         conn.set_flags(flags);
         let ids = ids_received(&authopt);
         let restores = conn.is_protected() && call.sock().in_repair();
-        if let Some(ids) = ids.filter(|_| restores) {
-            conn.on_received(ids);
+        if restores && ids.is_some() {
+            conn.told(ids);
         }
     })
     .is_some();

@@ -33,6 +33,7 @@ pub mod error;
 pub mod kdf;
 pub mod mac;
 pub mod mkt;
+pub mod noted;
 pub mod segment;
 pub mod select;
 pub mod show;

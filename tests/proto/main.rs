@@ -8,6 +8,7 @@
 mod grace;
 mod keys;
 mod matching;
+mod noted;
 mod receive;
 mod segment;
 mod selection;
