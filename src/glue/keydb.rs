@@ -43,6 +43,12 @@ use crate::proto::uapi::MAX_MASTER_KEY_LEN;
 /// Ages are positions in `/proc`, which are `loff_t`.
 const OLDEST: u64 = i64::MAX as u64;
 
+/// The most shapes of criteria that the keys of a namespace may have, and the most keys that may
+/// have the same criteria: what softirq does for a SYN is bounded. Each of 256 ids twice is more
+/// than one connection has a use for.
+const MAX_SHAPES: usize = 64;
+const MAX_ALIKE: usize = 512;
+
 /// A peer where only criteria count.
 const NOBODY: Peer = Peer {
     addr: Addr::v4([0; 4]),
@@ -246,11 +252,20 @@ impl KeyDb {
         let guard = rcu::read_lock();
         let old = self.find(&guard, &spec.identity());
         let old = old.map(|old| (old.age(), same_mkt(old, spec, key)));
-        let taken = self
-            .with_criteria(&guard, &spec.criteria)
-            .any(|other| spec.overlaps(&other.spec));
+        let (mut alike, mut taken) = (0, false);
+        for other in self.with_criteria(&guard, &spec.criteria) {
+            alike += 1;
+            taken |= spec.overlaps(&other.spec);
+        }
         drop(guard);
-        if old.is_none() && writer.count >= max_keys {
+        let shape = spec.criteria.shape();
+        let find = |counts: &[(Shape, u32)]| counts.binary_search_by(|(it, _)| it.cmp(&shape));
+        let at = find(&writer.counts);
+        let others = |(it, count): &&(Shape, u32)| *it != shape && *count != 0;
+        let is_full = writer.count >= max_keys
+            || alike >= MAX_ALIKE
+            || writer.counts.iter().filter(others).count() >= MAX_SHAPES;
+        if old.is_none() && is_full {
             return Err(Error::NoSpc);
         }
         if taken && !overlap {
@@ -274,10 +289,6 @@ impl KeyDb {
         })
         .map_err(|_| Error::NoMem)?;
         let place = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(|_| Error::NoMem)?;
-        let shape = spec.criteria.shape();
-        let at = writer
-            .counts
-            .binary_search_by(|(other, _)| other.cmp(&shape));
         let more_shapes = match at {
             Ok(_) => None,
             Err(_) => {
@@ -285,7 +296,7 @@ impl KeyDb {
                 counts
                     .reserve(1, GFP_KERNEL_ACCOUNT)
                     .map_err(|_| Error::NoMem)?;
-                Some(shapes_of(counts, |_| true, Some(shape)).ok_or(Error::NoMem)?)
+                Some(shapes_of(counts, Some(shape)).ok_or(Error::NoMem)?)
             }
         };
         match old.and_then(|(old_age, _)| writer.by_age.remove(&old_age)) {
@@ -302,8 +313,13 @@ impl KeyDb {
                             *count += 1;
                         }
                     }
-                    // There is room for it.
-                    Err(at) => drop(writer.counts.insert_within_capacity(at, (shape, 1))),
+                    // There is room for it. Readers have been given a list without those of no
+                    // key, which may be left for want of memory.
+                    Err(_) => {
+                        writer.counts.retain(|(_, count)| *count != 0);
+                        let at = find(&writer.counts).unwrap_or_else(|at| at);
+                        drop(writer.counts.insert_within_capacity(at, (shape, 1)));
+                    }
                 }
             }
         }
@@ -330,13 +346,13 @@ impl KeyDb {
         writer.count -= 1;
         let shape = identity.criteria.shape();
         let at = writer.counts.iter().position(|(other, _)| *other == shape);
-        if let Some((at, (_, count))) = at.and_then(|at| Some((at, writer.counts.get_mut(at)?))) {
+        if let Some((_, count)) = at.and_then(|at| writer.counts.get_mut(at)) {
             *count -= 1;
             if *count == 0 {
                 // Without memory the shape stays, of no key.
-                if let Some(shapes) = shapes_of(&writer.counts, |other| other != shape, None) {
+                if let Some(shapes) = shapes_of(&writer.counts, None) {
                     self.shapes.set(Some(shapes));
-                    let _ = writer.counts.remove(at);
+                    writer.counts.retain(|(_, count)| *count != 0);
                 }
             }
         }
@@ -412,19 +428,11 @@ fn same_mkt(old: &Mkt, spec: &KeySpec, key: &[u8]) -> Option<u64> {
     (old.spec.same_mkt(spec) && old.key() == key).then_some(old.secret)
 }
 
-/// A list for readers, of some shapes and one more; `None` if there is no memory.
-fn shapes_of(
-    counts: &[(Shape, u32)],
-    keep: impl Fn(Shape) -> bool,
-    more: Option<Shape>,
-) -> Option<RcuBox<KVec<Shape>>> {
+/// A list for readers, of the shapes that keys have and one more; `None` if there is no memory.
+fn shapes_of(counts: &[(Shape, u32)], more: Option<Shape>) -> Option<RcuBox<KVec<Shape>>> {
     let mut list = KVec::with_capacity(counts.len() + 1, GFP_KERNEL_ACCOUNT).ok()?;
-    let kept = counts
-        .iter()
-        .map(|(shape, _)| *shape)
-        .filter(|shape| keep(*shape));
-    for shape in kept {
-        list.push_within_capacity(shape).ok()?;
+    for (shape, _) in counts.iter().filter(|(_, count)| *count != 0) {
+        list.push_within_capacity(*shape).ok()?;
     }
     if let Some(shape) = more {
         let at = list.partition_point(|other| *other < shape);

@@ -87,6 +87,12 @@ class Identity:
         """Whom the key matches."""
         return self.ifindex, self.prefix
 
+    @property
+    def combination(self) -> tuple:
+        """Which criteria there are."""
+        prefix = self.prefix and (self.prefix.version, self.prefix.prefixlen)
+        return self.ifindex is not None, prefix
+
     def overlaps(self, other: "Identity") -> bool:
         """The two keys could not be told apart by one of their ids."""
         same_id = self.send_id == other.send_id or self.recv_id == other.recv_id
@@ -129,7 +135,7 @@ class Keys:
             return EINVAL
         if flags & abi.KEY_IFINDEX and ifindex not in {0, *self.l3_masters}:
             return EINVAL
-        if identity not in self.rows and len(self.rows) >= self.limit:
+        if identity not in self.rows and self._is_full(identity):
             return ENOSPC
         if not self.overlap and any(map(identity.overlaps, self.rows)):
             return EEXIST
@@ -138,6 +144,11 @@ class Keys:
         where = _written(prefix, given=identity.prefix_given)
         self.rows[identity] = f"{flags:#x}\t{send_id}\t{recv_id}\t{alg}\t{where}\t{l3index}\n"
         return 0
+
+    def _is_full(self, new: Identity) -> bool:
+        alike = sum(key.criteria == new.criteria for key in self.rows)
+        combinations = {key.combination for key in (new, *self.rows)}
+        return len(self.rows) >= self.limit or alike >= 512 or len(combinations) > 64
 
     def proc(self) -> str:
         """The file /proc/net/tcp_authopt."""

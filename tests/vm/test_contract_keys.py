@@ -320,6 +320,53 @@ def test_limit(sock):
     abi.set_key(sock, pack_key(4, 4))
 
 
+@pytest.mark.usefixtures("quick")
+def test_limit_of_keys_with_equal_criteria(sock):
+    """512, which takes overlap; a replacement always has room."""
+    OVERLAP.write_text("1")
+    alike = [pack_key(number % 256, number // 256, address=PEER) for number in range(514)]
+    for key in alike[:512]:
+        abi.set_key(sock, key)
+    for key in alike[512], pack_key(9, 9, address=PEER, prefixlen=32):
+        with refused(errno.ENOSPC):
+            abi.set_key(sock, key)
+    abi.set_key(sock, pack_key(1, 0, address="192.0.2.2"))
+    abi.set_key(sock, alike[7])
+    assert len(rows()) == 513
+    abi.set_key(sock, to_delete(alike[0]))
+    abi.set_key(sock, alike[512])
+    with refused(errno.ENOSPC):
+        abi.set_key(sock, alike[513])
+
+
+@pytest.mark.usefixtures("quick")
+def test_limit_of_combinations_of_criteria(sock, sock6):
+    """64, of both families: which fields there are, and how long the prefix is."""
+    combinations = [
+        (sock, {"address": "0.0.0.0", "prefixlen": length, "ifindex": ifindex})
+        for length in range(25)
+        for ifindex in (None, 0)
+    ]
+    combinations += [(sock6, {"address": "::", "prefixlen": length}) for length in range(13)]
+    combinations += [(sock, {})]
+    assert len(combinations) == 64
+    for each, criteria in combinations:
+        abi.set_key(each, pack_key(1, 2, **criteria))
+    more = pack_key(1, 2, address="192.0.2.0", prefixlen=25)
+    for _ in range(2):
+        for value in (more, pack_key(3, 4, ifindex=0), pack_key(3, 4, address="0.0.0.0")):
+            with refused(errno.ENOSPC):
+                abi.set_key(sock, value)
+        for each, criteria in combinations:
+            abi.set_key(each, pack_key(1, 2, **criteria, flags=abi.KEY_NOSEND))
+        # Another key of a combination that is there is none of a new one.
+        abi.set_key(sock, pack_key(3, 4, address="192.0.2.0", prefixlen=24))
+    abi.set_key(sock6, pack_key(1, 2, flags=abi.KEY_DEL, address="::", prefixlen=12))
+    abi.set_key(sock, more)
+    with refused(errno.ENOSPC):
+        abi.set_key(sock6, pack_key(1, 2, address="::", prefixlen=12))
+
+
 def test_limit_is_of_each_namespace(sock):
     MAX_KEYS.write_text("0")
     other = Namespace()
