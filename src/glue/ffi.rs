@@ -162,10 +162,7 @@ pub(super) fn peer_of(peer: &bindings::tao_peer) -> Peer {
         let [a, b, c, d, ..] = peer.addr;
         Addr::v4([a, b, c, d])
     };
-    Peer {
-        addr,
-        l3index: peer.l3index,
-    }
+    Peer::new(addr, peer.l3index)
 }
 
 /// A segment: addresses, length, and what follows the header. The header is beside it, since it is

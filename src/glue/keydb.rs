@@ -30,7 +30,6 @@ use super::ffi::synchronize_rcu;
 use super::ffi::wipe;
 use super::rcu::RcuBox;
 use super::rcu::RcuSlot;
-use crate::proto::addr::Addr;
 use crate::proto::error::Error;
 use crate::proto::mkt::Criteria;
 use crate::proto::mkt::Identity;
@@ -48,12 +47,6 @@ const OLDEST: u64 = i64::MAX as u64;
 /// than one connection has a use for.
 const MAX_SHAPES: usize = 64;
 const MAX_ALIKE: usize = 512;
-
-/// A peer where only criteria count.
-const NOBODY: Peer = Peer {
-    addr: Addr::v4([0; 4]),
-    l3index: 0,
-};
 
 /// A key.
 #[repr(C)]
@@ -223,7 +216,7 @@ impl KeyDb {
         Matching {
             db: self,
             node: self.first(criteria),
-            peer: &NOBODY,
+            peer: &Peer::NOBODY,
             shapes: &[],
         }
     }

@@ -28,10 +28,22 @@ impl Family {
             Self::V6 => 128,
         }
     }
+
+    /// The length of a prefix of this family, as one of IPv6 addresses, among which those of IPv4
+    /// are mapped.
+    pub const fn mapped_len(self, len: u8) -> u8 {
+        match self {
+            Self::V4 => MAPPED_LEN + len,
+            Self::V6 => len,
+        }
+    }
 }
 
 /// The prefix `::ffff:0:0/96` of IPv4-mapped IPv6 addresses (RFC 4291 2.5.5.2).
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// Bits of [`MAPPED`].
+const MAPPED_LEN: u8 = 96;
 
 /// An IP address in network byte order.
 ///
@@ -90,6 +102,15 @@ impl Addr {
         }
     }
 
+    /// The reverse: `::ffff:a.b.c.d` for an IPv4 address; any other address unchanged.
+    pub fn mapped(&self) -> Self {
+        let [a, b, c, d, ..] = self.bytes;
+        match self.family {
+            Family::V4 => Self::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]),
+            Family::V6 => *self,
+        }
+    }
+
     /// The address with all bits past the first `len` cleared.
     pub fn masked(&self, len: u8) -> Self {
         let mut masked = *self;
@@ -104,11 +125,13 @@ impl Addr {
     }
 }
 
-/// An address prefix.
+/// An address prefix. One of IPv4-mapped addresses is one of IPv4: `::ffff:192.0.2.0/120` and
+/// `192.0.2.0/24` are equal.
 ///
 /// # Invariants
 ///
-/// The length is at most that of the family, and no bit past it is set.
+/// The length is at most that of the family, no bit past it is set, and an IPv6 prefix of mapped
+/// addresses only, which is 96 bits long or longer, does not occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefix {
     addr: Addr,
@@ -118,14 +141,15 @@ pub struct Prefix {
 impl Prefix {
     /// A prefix; `None` if `len` is over the family's length, or if a bit past it is set.
     pub fn new(addr: Addr, len: u8) -> Option<Self> {
-        (len <= addr.family.bits() && addr.masked(len) == addr).then_some(Self { addr, len })
+        (len <= addr.family.bits() && addr.masked(len) == addr).then(|| Self::around(addr, len))
     }
 
     /// The prefix of that length around `addr`; one over the family's length means all of it.
     pub fn around(addr: Addr, len: u8) -> Self {
-        Self {
-            addr: addr.masked(len),
-            len: len.min(addr.family.bits()),
+        let (addr, len) = (addr.masked(len), len.min(addr.family.bits()));
+        match (addr.unmapped(), len.checked_sub(MAPPED_LEN)) {
+            (v4, Some(len)) if v4 != addr => Self { addr: v4, len },
+            _ => Self { addr, len },
         }
     }
 

@@ -30,7 +30,8 @@ pub const CRITERIA_KEY_LEN: usize = 24;
 pub struct Criteria {
     /// Interface index of the VRF; 0 for peers outside of all VRFs, `None` for any.
     pub l3index: Option<u32>,
-    /// Where the peer's address must be; `None` for anywhere, in both families.
+    /// Where the peer's address must be; `None` for anywhere, in both families. An IPv4 prefix is
+    /// the same peers on sockets of either family.
     pub remote: Option<Prefix>,
 }
 
@@ -62,18 +63,38 @@ impl Criteria {
 /// Where a peer is, as keys see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its address, of the family of the socket: an IPv4 peer of an IPv6 socket is
-    /// `::ffff:a.b.c.d`.
-    pub addr: Addr,
+    /// Its address, not IPv4-mapped.
+    addr: Addr,
+    /// The socket is an IPv6 one.
+    socket_v6: bool,
     /// Interface index of its VRF; 0 outside of all VRFs.
     pub l3index: u32,
+}
+
+impl Peer {
+    /// A peer where only criteria count.
+    pub const NOBODY: Self = Self {
+        addr: Addr::v4([0; 4]),
+        socket_v6: false,
+        l3index: 0,
+    };
+
+    /// The peer at `addr` as a socket has it: to an IPv6 one an IPv4 peer is `::ffff:a.b.c.d`.
+    pub fn new(addr: Addr, l3index: u32) -> Self {
+        Self {
+            addr: addr.unmapped(),
+            socket_v6: addr.family() == Family::V6,
+            l3index,
+        }
+    }
 }
 
 /// Which fields criteria use, and how long their prefix is.
 ///
 /// Ordered by preference, the most specific first: a VRF over none, then the longer prefix, an
-/// unbound key last. Two shapes that differ only in family come in a fixed order, which never
-/// decides anything, for no peer matches both.
+/// unbound key last; an IPv4 prefix counts as one of mapped addresses, 96 bits longer. Two shapes
+/// that then differ only in family come in a fixed order, which never decides anything, for no peer
+/// matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     vrf: bool,
@@ -81,11 +102,22 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The only criteria of this shape that `peer` matches; `None` if its family is another.
+    /// The only criteria of this shape that `peer` matches; `None` if its family is another. An IPv4
+    /// peer of an IPv6 socket is in IPv6 prefixes too, those that are shorter than what all mapped
+    /// addresses have in common.
     pub fn criteria_of(&self, peer: &Peer) -> Option<Criteria> {
         let remote = match self.remote {
-            Some((family, _)) if family != peer.addr.family() => return None,
-            Some((_, len)) => Some(Prefix::around(peer.addr, len)),
+            Some((family, len)) => {
+                let addr = match (family, peer.addr.family()) {
+                    (Family::V6, Family::V4) if peer.socket_v6 => peer.addr.mapped(),
+                    _ => peer.addr,
+                };
+                let prefix = Prefix::around(addr, len);
+                if prefix.addr().family() != family {
+                    return None;
+                }
+                Some(prefix)
+            }
             None => None,
         };
         Some(Criteria {
@@ -96,7 +128,8 @@ impl Shape {
 
     /// Greater is more specific. Of the criteria that one peer matches, no two are equal in this.
     pub(super) fn specificity(&self) -> (bool, Option<u8>) {
-        (self.vrf, self.remote.map(|(_, len)| len))
+        let len = self.remote.map(|(family, len)| family.mapped_len(len));
+        (self.vrf, len)
     }
 }
 
@@ -210,6 +243,8 @@ pub struct KeySpec {
     pub key_len: u8,
     /// The connections that it is for.
     pub criteria: Criteria,
+    /// Its IPv4 address was given as an IPv6 one, `::ffff:a.b.c.d`.
+    pub mapped: bool,
     /// When it may sign; but see [`Self::send_validity`].
     pub send_lifetime: Lifetime,
     /// When it may verify; but see [`Self::recv_validity`].
@@ -317,21 +352,23 @@ pub fn parse_key(
         return Err(Error::Inval);
     }
 
-    let criteria = parse_criteria(key, flags);
+    let given = parse_criteria(key, flags);
     let (send_id, recv_id) = (KeyId(send_id), KeyId(recv_id));
     if has(key_flag::DEL) {
         return Ok(KeyRequest::Delete(Identity {
             send_id,
             recv_id,
-            criteria: criteria.ok_or(Error::NoEnt)?,
+            criteria: given.ok_or(Error::NoEnt)?.0,
             prefixlen_given: has(key_flag::PREFIXLEN),
         }));
     }
 
-    let criteria = criteria.ok_or(Error::Inval)?;
-    if criteria.remote.is_some_and(|p| p.addr().family() != socket) {
+    let (criteria, family) = given.ok_or(Error::Inval)?;
+    if family.is_some_and(|family| family != socket) {
         return Err(Error::Inval);
     }
+    let remote = criteria.remote;
+    let mapped = remote.is_some_and(|prefix| Some(prefix.addr().family()) != family);
     let alg = Algorithm::try_from(alg)?;
     let time = |flag, at| has(flag).then(|| u64::from_ne_bytes(field(key, at)));
     let send_lifetime = Lifetime {
@@ -359,26 +396,32 @@ pub fn parse_key(
         alg,
         key_len,
         criteria,
+        mapped,
         send_lifetime,
         recv_lifetime,
     }))
 }
 
-/// The criteria in a `struct tcp_authopt_key`; `None` if no key can have them: an address that is
-/// neither IPv4 nor IPv6, a prefix out of range, with host bits, or of no address.
-fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<Criteria> {
+/// The criteria in a `struct tcp_authopt_key`, and the family that its address was given in. `None`
+/// if no key can have them: an address that is neither IPv4 nor IPv6, a prefix out of range, with
+/// host bits, or of no address.
+fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<(Criteria, Option<Family>)> {
     let has = |flag| flags & flag != 0;
     let l3index = has(key_flag::IFINDEX).then(|| u32::from_ne_bytes(field(key, key_at::IFINDEX)));
-    let remote = match (has(key_flag::ADDR_BIND), has(key_flag::PREFIXLEN)) {
-        (true, prefixlen_given) => Some(parse_remote(key, prefixlen_given)?),
+    let (remote, family) = match (has(key_flag::ADDR_BIND), has(key_flag::PREFIXLEN)) {
+        (true, prefixlen_given) => {
+            let (prefix, family) = parse_remote(key, prefixlen_given)?;
+            (Some(prefix), Some(family))
+        }
         (false, true) => return None,
-        (false, false) => None,
+        (false, false) => (None, None),
     };
-    Some(Criteria { l3index, remote })
+    Some((Criteria { l3index, remote }, family))
 }
 
-/// The prefix in a `struct tcp_authopt_key`, of full length if none is given.
-fn parse_remote(key: &[u8; uapi::KEY_LEN], prefixlen_given: bool) -> Option<Prefix> {
+/// The prefix in a `struct tcp_authopt_key`, of full length if none is given; and the family that it
+/// was given in.
+fn parse_remote(key: &[u8; uapi::KEY_LEN], prefixlen_given: bool) -> Option<(Prefix, Family)> {
     let family = Family::from_af(u16::from_ne_bytes(field(key, key_at::ADDR)))?;
     let addr = match family {
         Family::V4 => Addr::v4(field(key, key_at::ADDR_V4)),
@@ -390,5 +433,5 @@ fn parse_remote(key: &[u8; uapi::KEY_LEN], prefixlen_given: bool) -> Option<Pref
     } else {
         family.bits()
     };
-    Prefix::new(addr, len)
+    Some((Prefix::new(addr, len)?, family))
 }

@@ -13,7 +13,7 @@ use super::uapi::key_flag;
 /// The first line.
 pub const HEADER: &str = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n";
 
-/// Writes the line of a key. The key's bytes are not in it, nor in `spec` (RFC 8177 5, R44).
+/// Writes the line of a key, its address in the form in which it was given. The key's bytes are not in it, nor in `spec` (RFC 8177 5, R44).
 pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
     write!(
         out,
@@ -23,9 +23,15 @@ pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
     match spec.criteria.remote {
         None => out.write_char('*')?,
         Some(prefix) => {
-            write_addr(out, prefix.addr())?;
+            let (addr, len) = (prefix.addr(), prefix.prefixlen());
+            let (addr, len) = if spec.mapped {
+                (addr.mapped(), addr.family().mapped_len(len))
+            } else {
+                (addr, len)
+            };
+            write_addr(out, addr)?;
             if spec.has(key_flag::PREFIXLEN) {
-                write!(out, "/{}", prefix.prefixlen())?;
+                write!(out, "/{len}")?;
             }
         }
     }

@@ -329,13 +329,41 @@ fn refuses_addresses_of_another_family() {
     }
 }
 
-/// An IPv4-mapped address is one of IPv6: only a socket of that family takes it.
+/// `::ffff:10.0.0.1` and, on any socket, 10.0.0.1; with a prefix length of 128 and 32.
+fn both_forms(flags: u32) -> [Raw; 2] {
+    let mapped = Raw::new(flags).v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]);
+    let v4 = Raw::new(flags).v4([10, 0, 0, 1]);
+    [mapped.prefixlen(128), v4.prefixlen(32)]
+}
+
+/// An IPv4-mapped address is written as one of IPv6: only a socket of that family takes it. It is
+/// the IPv4 address all the same.
 #[test]
-fn ipv4_mapped_addresses_are_ipv6() {
-    let raw = Raw::new(ADDR_BIND).v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]);
-    assert_eq!(raw.parse(), Err(Error::Inval));
-    let remote = raw.spec_v6().criteria.remote;
-    assert_eq!(remote, Some(prefix("::ffff:10.0.0.1/128")));
+fn ipv4_mapped_addresses_are_ipv4() {
+    for flags in [ADDR_BIND, ADDR_BIND | PREFIXLEN] {
+        let [mapped, v4] = both_forms(flags);
+        assert_eq!(mapped.parse(), Err(Error::Inval));
+        assert_eq!(v4.parse_v6(), Err(Error::Inval));
+        let (mapped, v4) = (mapped.spec_v6(), v4.spec());
+        assert_eq!(mapped.criteria, v4.criteria);
+        assert_eq!(mapped.identity(), v4.identity());
+        assert_eq!((mapped.mapped, v4.mapped), (true, false));
+        assert!(!mapped.overlaps(&v4), "its replacement");
+        assert!(mapped.same_mkt(&v4));
+    }
+    let [host, _] = both_forms(ADDR_BIND);
+    let [_, full] = both_forms(ADDR_BIND | PREFIXLEN);
+    assert!(host.spec_v6().overlaps(&full.spec()));
+}
+
+#[test]
+fn deleting_minds_no_form() {
+    for flags in [ADDR_BIND, ADDR_BIND | PREFIXLEN] {
+        let identity = both_forms(flags)[1].spec().identity();
+        for raw in both_forms(flags | DEL) {
+            assert_eq!(raw.deletes(), Ok(identity));
+        }
+    }
 }
 
 #[test]
@@ -590,6 +618,16 @@ fn proc_rows_of_ipv6_are_in_full() {
         (
             Raw::new(ADDR_BIND).v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]),
             "0x4\t12\t23\t1\t0000:0000:0000:0000:0000:ffff:0a00:0001\t0\n",
+        ),
+        (
+            Raw::new(ADDR_BIND | PREFIXLEN)
+                .v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 0])
+                .prefixlen(104),
+            "0x44\t12\t23\t1\t0000:0000:0000:0000:0000:ffff:0a00:0000/104\t0\n",
+        ),
+        (
+            Raw::new(ADDR_BIND | PREFIXLEN).v6([0; 8]).prefixlen(95),
+            "0x44\t12\t23\t1\t0000:0000:0000:0000:0000:0000:0000:0000/95\t0\n",
         ),
     ] {
         assert_eq!(row(&raw.spec_v6()), expected);

@@ -13,9 +13,9 @@ use tcp_authopt::proto::addr::Family;
 use tcp_authopt::proto::addr::Prefix;
 use tcp_authopt::proto::mkt::Criteria;
 use tcp_authopt::proto::mkt::KeySpec;
-use tcp_authopt::proto::mkt::Peer;
 use tcp_authopt::proto::mkt::Shape;
 
+use crate::support;
 use crate::support::addr;
 use crate::support::any_addr;
 use crate::support::any_key;
@@ -23,6 +23,7 @@ use crate::support::any_peer;
 use crate::support::key;
 use crate::support::peer;
 use crate::support::prefix;
+use crate::support::Seen;
 use crate::support::With;
 
 /// The bits of an address, first bit first.
@@ -31,8 +32,24 @@ fn bits(addr: Addr) -> Vec<bool> {
     addr.octets().iter().copied().flat_map(bit_of).collect()
 }
 
-/// The rule of the ABI, said plainly.
-pub fn matches(criteria: &Criteria, peer: &Peer) -> bool {
+/// The bits of an address among those of IPv6, where IPv4 is `::ffff:0:0/96`.
+fn wide(addr: Addr) -> Vec<bool> {
+    let mapping = match addr.family() {
+        Family::V4 => bits(support::addr("::ffff:0:0"))[..96].to_vec(),
+        Family::V6 => Vec::new(),
+    };
+    [mapping, bits(addr)].concat()
+}
+
+/// How long a prefix is among those of IPv6.
+pub fn wide_len(prefix: Prefix) -> usize {
+    let skipped = 128 - usize::from(prefix.addr().family().bits());
+    skipped + usize::from(prefix.prefixlen())
+}
+
+/// The rule of the ABI, said plainly: IPv4 is a part of IPv6, but for sockets of IPv4 there is
+/// nothing around it.
+pub fn matches(criteria: &Criteria, peer: &Seen) -> bool {
     let vrf = match criteria.l3index {
         None => true,
         Some(0) => peer.l3index == 0,
@@ -41,9 +58,9 @@ pub fn matches(criteria: &Criteria, peer: &Peer) -> bool {
     let remote = match criteria.remote {
         None => true,
         Some(prefix) => {
-            let len = usize::from(prefix.prefixlen());
-            prefix.addr().family() == peer.addr.family()
-                && bits(prefix.addr())[..len] == bits(peer.addr)[..len]
+            let len = wide_len(prefix);
+            let reaches = peer.addr.family() == Family::V6 || len >= 96;
+            reaches && wide(prefix.addr())[..len] == wide(peer.addr)[..len]
         }
     };
     vrf && remote
@@ -53,8 +70,8 @@ fn shape(spec: KeySpec) -> Shape {
     spec.criteria.shape()
 }
 
-fn matches_peer(spec: KeySpec, peer: &Peer) -> bool {
-    let found = shape(spec).criteria_of(peer) == Some(spec.criteria);
+fn matches_peer(spec: KeySpec, peer: &Seen) -> bool {
+    let found = shape(spec).criteria_of(&peer.peer()) == Some(spec.criteria);
     assert_eq!(found, matches(&spec.criteria, peer));
     found
 }
@@ -83,23 +100,68 @@ fn bound_key_of_length_0_matches_its_family() {
     let any_v4 = key(1, 1).remote("0.0.0.0/0");
     assert!(matches_peer(any_v4, &peer("10.0.0.1")));
     assert!(!matches_peer(any_v4, &peer("fd00::1")));
-    assert!(!matches_peer(any_v4, &peer("::ffff:10.0.0.1")));
+    assert!(matches_peer(any_v4, &peer("::ffff:10.0.0.1")));
 }
 
 #[test]
-fn ipv4_mapped_key_covers_that_ipv4_peer() {
-    let mapped = key(1, 1).remote("::ffff:10.0.0.1/128");
-    assert!(matches_peer(mapped, &peer("::ffff:10.0.0.1")));
-    assert!(!matches_peer(mapped, &peer("::ffff:10.0.0.2")));
-    assert!(!matches_peer(mapped, &peer("10.0.0.1")), "an IPv4 socket's");
-    let mapped = key(1, 1).remote("::ffff:10.0.0.0/104");
-    assert!(matches_peer(mapped, &peer("::ffff:10.9.9.9")));
-    assert!(!matches_peer(mapped, &peer("::ffff:11.0.0.1")));
+fn ipv4_and_mapped_are_one_peer() {
+    for host in ["::ffff:10.0.0.1/128", "10.0.0.1/32"] {
+        let host = key(1, 1).remote(host);
+        for (of_v4, of_v6, matches) in [
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.2", "::ffff:10.0.0.2", false),
+        ] {
+            assert_eq!(matches_peer(host, &peer(of_v4)), matches);
+            assert_eq!(matches_peer(host, &peer(of_v6)), matches);
+        }
+    }
+    for net in ["::ffff:10.0.0.0/104", "10.0.0.0/8"] {
+        let net = key(1, 1).remote(net);
+        for (of_v4, of_v6, matches) in [
+            ("10.9.9.9", "::ffff:10.9.9.9", true),
+            ("11.0.0.1", "::ffff:11.0.0.1", false),
+        ] {
+            assert_eq!(matches_peer(net, &peer(of_v4)), matches);
+            assert_eq!(matches_peer(net, &peer(of_v6)), matches);
+        }
+    }
+}
+
+/// What is around all mapped addresses has them in it for IPv6 sockets only.
+#[test]
+fn short_ipv6_prefixes_are_for_ipv6_sockets() {
+    for net in ["::fffe:0:0/95", "::/80", "::/0"] {
+        let net = key(1, 1).remote(net);
+        assert!(matches_peer(net, &peer("::ffff:10.0.0.1")));
+        assert!(!matches_peer(net, &peer("10.0.0.1")));
+    }
+    for all in ["::ffff:0:0/96", "0.0.0.0/0"] {
+        let all = key(1, 1).remote(all);
+        assert!(matches_peer(all, &peer("::ffff:10.0.0.1")));
+        assert!(matches_peer(all, &peer("10.0.0.1")));
+        assert!(!matches_peer(all, &peer("::10.0.0.1")));
+    }
+}
+
+#[test]
+fn prefixes_of_mapped_addresses_are_ipv4() {
+    for (mapped, v4) in [
+        ("::ffff:10.0.0.1/128", "10.0.0.1/32"),
+        ("::ffff:10.0.0.0/120", "10.0.0.0/24"),
+        ("::ffff:0:0/97", "0.0.0.0/1"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+    ] {
+        assert_eq!(prefix(mapped), prefix(v4));
+        assert_eq!(wide_len(prefix(mapped)), wide_len(prefix(v4)));
+    }
+    assert_eq!(prefix("::/95").addr().family(), Family::V6);
+    assert_eq!(prefix("::fffe:0:0/96").addr().family(), Family::V6);
+    assert_eq!(Prefix::new(addr("::ffff:10.0.0.1"), 127), None);
 }
 
 #[test]
 fn vrf_of_a_key() {
-    let at = |l3index| Peer {
+    let at = |l3index| Seen {
         l3index,
         ..peer("10.0.0.1")
     };
@@ -118,11 +180,12 @@ fn shapes_in_order_of_preference() {
         shape(key(1, 1).vrf(7).remote("10.0.0.0/8")),
         shape(key(1, 1).vrf(0).remote("0.0.0.0/0")),
         shape(key(1, 1).vrf(7)),
-        shape(key(1, 1).remote("fd00::1/128")),
-        shape(key(1, 1).remote("fd00::/33")),
-        shape(key(1, 1).remote("10.0.0.1/32")),
+        shape(key(1, 1).remote("10.0.0.0/31")),
+        shape(key(1, 1).remote("fd00::/126")),
         shape(key(1, 1).remote("10.0.0.0/8")),
+        shape(key(1, 1).remote("::ffff:10.0.0.0/103")),
         shape(key(1, 1).remote("0.0.0.0/0")),
+        shape(key(1, 1).remote("::/95")),
         shape(key(1, 1)),
     ];
     for pair in order.windows(2) {
@@ -133,7 +196,7 @@ fn shapes_in_order_of_preference() {
 #[test]
 fn shapes_of_one_length_differ_by_family() {
     let v4 = shape(key(1, 1).remote("10.0.0.0/8"));
-    let v6 = shape(key(1, 1).remote("fd00::/8"));
+    let v6 = shape(key(1, 1).remote("fd00::/104"));
     assert_ne!(v4, v6);
     assert!(v4 < v6 || v6 < v4);
 }
@@ -157,8 +220,12 @@ fn socket_families() {
 #[test]
 fn unmapping() {
     assert_eq!(addr("::ffff:10.0.0.1").unmapped(), addr("10.0.0.1"));
+    assert_eq!(addr("10.0.0.1").mapped(), addr("::ffff:10.0.0.1"));
     for same in ["10.0.0.1", "fd00::1", "::10.0.0.1", "1::ffff:10.0.0.1"] {
         assert_eq!(addr(same).unmapped(), addr(same));
+    }
+    for same in ["fd00::1", "::ffff:10.0.0.1"] {
+        assert_eq!(addr(same).mapped(), addr(same));
     }
 }
 
@@ -175,7 +242,7 @@ proptest! {
         }
         let found: Vec<usize> = shapes
             .iter()
-            .filter_map(|shape| shape.criteria_of(&peer))
+            .filter_map(|shape| shape.criteria_of(&peer.peer()))
             .flat_map(|criteria| table.get(&criteria.to_key()).cloned().unwrap_or_default())
             .collect();
 
@@ -184,7 +251,7 @@ proptest! {
             .collect();
         walked.sort_by_key(|&index| {
             let Criteria { l3index, remote } = keys[index].criteria;
-            let len = remote.map_or(-1, |prefix| i32::from(prefix.prefixlen()));
+            let len = remote.map_or(-1, |prefix| wide_len(prefix) as i32);
             (l3index.is_none(), -len)
         });
         prop_assert_eq!(found, walked);
@@ -217,8 +284,8 @@ proptest! {
         for bit in expected.iter_mut().skip(len.into()) {
             *bit = false;
         }
-        prop_assert_eq!(bits(addr.masked(len)), expected);
-        let fits = len <= addr.family().bits() && addr.masked(len) == addr;
+        prop_assert_eq!(&bits(addr.masked(len)), &expected);
+        let fits = len <= addr.family().bits() && bits(addr) == expected;
         prop_assert_eq!(Prefix::new(addr, len).is_some(), fits);
     }
 

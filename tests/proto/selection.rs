@@ -20,6 +20,7 @@ use tcp_authopt::proto::uapi::key_flag::*;
 use tcp_authopt::proto::wire::KeyId;
 
 use crate::matching::matches;
+use crate::matching::wide_len;
 use crate::support::any_key;
 use crate::support::any_peer;
 use crate::support::entries;
@@ -549,7 +550,7 @@ fn acceptable(lifetime: Lifetime, tolerance: u32, now: u64) -> bool {
 /// Sorts by specificity, the most specific first, keeping the order among equals.
 fn sort_by_specificity(keys: &mut [Entry<'_>]) {
     keys.sort_by_key(|key| key.spec.criteria.remote.is_none());
-    keys.sort_by_key(|key| Reverse(key.spec.criteria.remote.map_or(0, |p| p.prefixlen())));
+    keys.sort_by_key(|key| Reverse(key.spec.criteria.remote.map_or(0, wide_len)));
     keys.sort_by_key(|key| key.spec.criteria.l3index.is_none());
 }
 

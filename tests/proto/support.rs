@@ -126,9 +126,23 @@ pub fn prefix(text: &str) -> Prefix {
     Prefix::new(addr(address), len.parse().unwrap()).expect("no host bits")
 }
 
+/// A peer as its socket has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// To an IPv6 socket an IPv4 peer is `::ffff:a.b.c.d`.
+    pub addr: Addr,
+    pub l3index: u32,
+}
+
+impl Seen {
+    pub fn peer(&self) -> Peer {
+        Peer::new(self.addr, self.l3index)
+    }
+}
+
 /// A peer outside of VRFs.
-pub fn peer(text: &str) -> Peer {
-    Peer {
+pub fn peer(text: &str) -> Seen {
+    Seen {
         addr: addr(text),
         l3index: 0,
     }
@@ -146,6 +160,7 @@ pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
             l3index: None,
             remote: None,
         },
+        mapped: false,
         send_lifetime: Lifetime::default(),
         recv_lifetime: Lifetime::default(),
     }
@@ -273,6 +288,6 @@ pub fn any_key() -> impl Strategy<Value = KeySpec> {
 }
 
 /// Peers in the places of [`any_key`].
-pub fn any_peer() -> impl Strategy<Value = Peer> {
-    (any_addr(), 0..3u32).prop_map(|(addr, l3index)| Peer { addr, l3index })
+pub fn any_peer() -> impl Strategy<Value = Seen> {
+    (any_addr(), 0..3u32).prop_map(|(addr, l3index)| Seen { addr, l3index })
 }

@@ -80,6 +80,7 @@ class Identity:
     recv_id: int
     ifindex: int | None
     prefix: IPv4Network | IPv6Network | None
+    """Of mapped addresses it is one of IPv4."""
     prefix_given: bool
 
     @property
@@ -119,17 +120,17 @@ class Keys:
         )
         if flags >> 11 or keylen > 80:
             return EINVAL
-        prefix, possible = _prefix(flags, addr, prefixlen)
+        written, possible = _prefix(flags, addr, prefixlen)
         identity = Identity(
             send_id,
             recv_id,
             ifindex if flags & abi.KEY_IFINDEX else None,
-            prefix,
+            _unmapped(written),
             bool(flags & abi.KEY_PREFIXLEN),
         )
         if flags & abi.KEY_DEL:
             return 0 if possible and self.rows.pop(identity, None) else ENOENT
-        if not possible or _family(prefix) not in (None, family):
+        if not possible or _family(written) not in (None, family):
             return EINVAL
         if not 1 <= alg <= 3 or _ends_before_it_begins(flags, times):
             return EINVAL
@@ -141,7 +142,7 @@ class Keys:
             return EEXIST
         self.rows.pop(identity, None)
         l3index = ifindex if flags & abi.KEY_IFINDEX else 0
-        where = _written(prefix, given=identity.prefix_given)
+        where = _written(written, given=identity.prefix_given)
         self.rows[identity] = f"{flags:#x}\t{send_id}\t{recv_id}\t{alg}\t{where}\t{l3index}\n"
         return 0
 
@@ -174,6 +175,16 @@ def _prefix(
         return ip_network((places[family], length)), True
     except ValueError:  # host bits
         return None, False
+
+
+_MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def _unmapped(prefix: IPv4Network | IPv6Network | None) -> IPv4Network | IPv6Network | None:
+    """What the prefix is to be known by, however it was written."""
+    if prefix is None or prefix.version == 4 or not prefix.subnet_of(_MAPPED):
+        return prefix
+    return ip_network((prefix.network_address.packed[12:], prefix.prefixlen - 96))
 
 
 def _family(prefix: IPv4Network | IPv6Network | None) -> AddressFamily | None:

@@ -110,7 +110,7 @@ enum tcp_authopt_alg {
  * @alg: &enum tcp_authopt_alg
  * @keylen: bytes of @key in use
  * @key: master key
- * @addr: peer, a sockaddr_in or sockaddr_in6; its port is ignored
+ * @addr: peer, a sockaddr_in or sockaddr_in6; its port is ignored. ::ffff:a.b.c.d is a.b.c.d
  * @ifindex: L3 master device; 0: only outside VRFs
  * @prefixlen: bits of @addr that count
  * @send_lifetime_begin: first second of CLOCK_REALTIME in which to sign with the key
