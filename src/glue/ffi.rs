@@ -23,6 +23,8 @@ use crate::proto::mkt::CRITERIA_KEY_LEN;
 use crate::proto::sockopt::Repair;
 use crate::proto::sockopt::MAX_OPTLEN;
 use crate::proto::uapi;
+use crate::proto::vrf;
+use crate::proto::vrf::VrfId;
 
 /// Declarations of `src/shim/tao.h`.
 #[allow(
@@ -49,6 +51,7 @@ const _: () = {
     assert!(uapi::REPAIR_LEN == size_of::<bindings::tcp_repair_authopt>());
     assert!(uapi::MAX_MASTER_KEY_LEN == bindings::TCP_AUTHOPT_MAXKEYLEN as usize);
     assert!(CRITERIA_KEY_LEN == bindings::TAO_CRITERIA_LEN as usize);
+    assert!(vrf::NAME_LEN == kernel::bindings::IFNAMSIZ as usize);
 };
 
 /// The `int` of a failed call.
@@ -162,7 +165,7 @@ pub(super) fn peer_of(peer: &bindings::tao_peer) -> Peer {
         let [a, b, c, d, ..] = peer.addr;
         Addr::v4([a, b, c, d])
     };
-    Peer::new(addr, peer.l3index)
+    Peer::new(addr, VrfId(peer.vrf))
 }
 
 /// A segment: addresses, length, and what follows the header. The header is beside it, since it is
@@ -299,12 +302,6 @@ impl<'a> Call<'a> {
     pub(super) fn may_change_keys(&self) -> bool {
         // SAFETY: The socket lives.
         unsafe { bindings::tao_may_change_keys(self.0.sk) }
-    }
-
-    /// `ifindex` is an L3 master device of the socket's namespace.
-    pub(super) fn is_l3_master(&self, ifindex: u32) -> bool {
-        // SAFETY: The socket lives.
-        unsafe { bindings::tao_is_l3_master(self.0.sk, ifindex) }
     }
 
     /// Locks the socket until the result is dropped. May sleep.

@@ -8,7 +8,6 @@
 
 #![expect(clippy::missing_safety_doc, reason = "said above, for all of them")]
 
-use core::ffi::c_int;
 use core::ptr;
 
 use kernel::error::to_result;
@@ -36,6 +35,8 @@ use crate::proto::verdict::crowded;
 use crate::proto::verdict::Child;
 use crate::proto::verdict::Crowded;
 use crate::proto::verdict::Origin;
+use crate::proto::vrf::Name;
+use crate::proto::vrf::NAME_LEN;
 use crate::proto::wire::parse_auth;
 use crate::proto::wire::Auth;
 use crate::proto::wire::KeyId;
@@ -60,6 +61,10 @@ declared!(
     tao_rust_net_accept_tolerance,
     tao_rust_net_no_key_grace,
     tao_rust_net_choose_again,
+    tao_rust_vrf_at,
+    tao_rust_vrf_added,
+    tao_rust_vrf_gone,
+    tao_rust_vrf_renamed,
     tao_rust_proc_position,
     tao_rust_proc_line,
     tao_rust_setsockopt,
@@ -157,6 +162,54 @@ unsafe extern "C" fn tao_rust_net_no_key_grace(net: *mut bindings::tao_net) -> *
 unsafe extern "C" fn tao_rust_net_choose_again(net: *mut bindings::tao_net) {
     // SAFETY: The namespace lives.
     unsafe { net_of(net) }.keys.choose_again();
+}
+
+/// The VRF whose device has this index, as keys name it.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_vrf_at(net: *mut bindings::tao_net, ifindex: u32) -> u32 {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.keys.vrf_at(ifindex).0
+}
+
+/// # Safety
+///
+/// `name` is that of a device, with as many bytes as one may have.
+unsafe fn name_at(name: *const c_char) -> Name {
+    // SAFETY: By the safety requirements of this function.
+    Name::new(unsafe { *name.cast::<[u8; NAME_LEN]>() })
+}
+
+/// An L3 master is there, and is not up yet. An error means that it must go again. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_vrf_added(
+    net: *mut bindings::tao_net,
+    ifindex: u32,
+    name: *const c_char,
+) -> c_int {
+    // SAFETY: The namespace lives; `name` is a device's.
+    let (net, name) = unsafe { (net_of(net), name_at(name)) };
+    let added = net.keys.device_added(ifindex, name);
+    added.map_or_else(to_errno, |()| 0)
+}
+
+/// An L3 master goes, and is down already. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_vrf_gone(net: *mut bindings::tao_net, ifindex: u32) {
+    // SAFETY: The namespace lives.
+    unsafe { net_of(net) }.keys.device_gone(ifindex);
+}
+
+/// An L3 master has another name. An error means that it must keep the old one. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_vrf_renamed(
+    net: *mut bindings::tao_net,
+    ifindex: u32,
+    name: *const c_char,
+) -> c_int {
+    // SAFETY: The namespace lives; `name` is a device's.
+    let (net, name) = unsafe { (net_of(net), name_at(name)) };
+    let renamed = net.keys.device_renamed(ifindex, name);
+    renamed.map_or_else(to_errno, |()| 0)
 }
 
 /// The first position from `from` on that has a key; 0 if there is none.

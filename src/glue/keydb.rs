@@ -6,6 +6,10 @@
 //! first, and look each up in a hash table: the cost of a lookup does not depend on the number of
 //! keys. Writers hold a mutex and may sleep.
 //!
+//! Keys of a VRF name it by an id, whatever device it has: see [`crate::proto::vrf`]. What the
+//! kernel tells of devices comes under RTNL, which is taken before the mutex of the writers and
+//! never inside it. Readers turn interface indexes into ids before they look up.
+//!
 //! Every change, of keys or of the policy that they are chosen by, ends with a new generation;
 //! whoever keeps an answer keeps the generation that he read before he asked, and asks again when
 //! it is another.
@@ -17,6 +21,7 @@ use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 use kernel::rbtree::RBTreeNodeReservation;
 use kernel::sync::atomic::ordering::Acquire;
+use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::atomic::ordering::Release;
 use kernel::sync::atomic::Atomic;
 use kernel::sync::new_mutex;
@@ -38,6 +43,11 @@ use crate::proto::mkt::Peer;
 use crate::proto::mkt::Shape;
 use crate::proto::select::Candidate;
 use crate::proto::uapi::MAX_MASTER_KEY_LEN;
+use crate::proto::vrf;
+use crate::proto::vrf::Name;
+use crate::proto::vrf::Renamed;
+use crate::proto::vrf::Vrf;
+use crate::proto::vrf::VrfId;
 
 /// Ages are positions in `/proc`, which are `loff_t`.
 const OLDEST: u64 = i64::MAX as u64;
@@ -109,7 +119,35 @@ struct Writer {
     counts: KVec<(Shape, u32)>,
     count: u32,
     last_serial: u64,
+    /// Ordered by id.
+    vrfs: KVVec<Vrf>,
+    last_vrf: VrfId,
 }
+
+impl Writer {
+    fn vrf_at(&self, ifindex: u32) -> Option<VrfId> {
+        let at = vrf::with_device(&self.vrfs, ifindex)?;
+        Some(self.vrfs.get(at)?.id)
+    }
+
+    /// Another key is for this VRF, or one less.
+    fn count_in(&mut self, vrf: Option<VrfId>, change: i32) {
+        let at = vrf.and_then(|id| vrf::with_id(&self.vrfs, id));
+        if let Some((at, vrf)) = at.and_then(|at| Some((at, self.vrfs.get_mut(at)?))) {
+            vrf.keys = vrf.keys.saturating_add_signed(change);
+            self.forget_if_over(at);
+        }
+    }
+
+    fn forget_if_over(&mut self, at: usize) {
+        if self.vrfs.get(at).is_some_and(Vrf::is_over) {
+            let _ = self.vrfs.remove(at);
+        }
+    }
+}
+
+/// An L3 master device, for readers: its index, and the id of its VRF.
+type Device = (u32, Atomic<u32>);
 
 /// Keys that readers go through.
 ///
@@ -165,6 +203,8 @@ pub(super) struct KeyDb {
     generation: Atomic<u64>,
     // Of all keys, the most specific first.
     shapes: RcuSlot<KVec<Shape>>,
+    // Ordered by index.
+    devices: RcuSlot<KVVec<Device>>,
     // Of `Mkt::node`, by criteria.
     #[pin]
     index: Opaque<bindings::rhltable>,
@@ -182,6 +222,7 @@ impl KeyDb {
         try_pin_init!(Self {
             generation: Atomic::new(0),
             shapes: RcuSlot::empty(),
+            devices: RcuSlot::empty(),
             index <- Opaque::try_ffi_init(|index| {
                 // SAFETY: `index` is to be initialised.
                 to_result(unsafe { bindings::tao_index_init(index) })
@@ -191,6 +232,8 @@ impl KeyDb {
                 counts: KVec::new(),
                 count: 0,
                 last_serial: 0,
+                vrfs: KVVec::new(),
+                last_vrf: VrfId::OUTSIDE,
             }),
         })
     }
@@ -199,6 +242,104 @@ impl KeyDb {
     pub(super) fn generation(&self) -> u64 {
         // Whoever sees a generation sees the keys of it.
         self.generation.load(Acquire)
+    }
+
+    /// The VRF whose device has this interface index now; 0 is outside of all.
+    pub(super) fn vrf_at(&self, ifindex: u32) -> VrfId {
+        if ifindex == 0 {
+            return VrfId::OUTSIDE;
+        }
+        let guard = rcu::read_lock();
+        let id = self.device(&guard, ifindex).map(|id| id.load(Relaxed));
+        id.map_or(VrfId::UNKNOWN, VrfId)
+    }
+
+    fn device<'g>(&'g self, guard: &'g Guard, ifindex: u32) -> Option<&'g Atomic<u32>> {
+        let devices = self.devices.get(guard)?;
+        let at = devices.binary_search_by_key(&ifindex, |(index, _)| *index);
+        devices.get(at.ok()?).map(|(_, id)| id)
+    }
+
+    /// An L3 master has been registered: what is known here of its index is true when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoMem`], [`Error::NoSpc`]: it must not come to be, since what goes through it would
+    /// be nobody's.
+    pub(super) fn device_added(&self, ifindex: u32, name: Name) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        let writer = &mut *writer;
+        // All that can fail, first.
+        let waiting = vrf::waiting_for(&writer.vrfs, name);
+        let id = match waiting.and_then(|at| writer.vrfs.get(at)) {
+            Some(vrf) => vrf.id,
+            None => writer.last_vrf.next().ok_or(Error::NoSpc)?,
+        };
+        let room = writer.vrfs.reserve(1, GFP_KERNEL_ACCOUNT);
+        room.map_err(|_| Error::NoMem)?;
+        let devices = devices_of(&writer.vrfs, (ifindex, id)).ok_or(Error::NoMem)?;
+        match waiting.and_then(|at| writer.vrfs.get_mut(at)) {
+            Some(vrf) => vrf.ifindex = Some(ifindex),
+            None => {
+                let vrf = Vrf {
+                    id,
+                    name,
+                    ifindex: Some(ifindex),
+                    keys: 0,
+                };
+                // There is room for it.
+                drop(writer.vrfs.push_within_capacity(vrf));
+                writer.last_vrf = id;
+            }
+        }
+        self.devices.set(Some(devices));
+        Ok(())
+    }
+
+    /// The L3 master of this index goes: its VRF waits for another one of its name, if it has keys.
+    /// Connections that began in it keep its id, and so their keys.
+    pub(super) fn device_gone(&self, ifindex: u32) {
+        let mut writer = self.writer.lock();
+        let guard = rcu::read_lock();
+        // It stays in the list, whose next one may want memory.
+        if let Some(id) = self.device(&guard, ifindex) {
+            id.store(VrfId::UNKNOWN.0, Relaxed);
+        }
+        drop(guard);
+        if let Some(at) = vrf::with_device(&writer.vrfs, ifindex) {
+            if let Some(vrf) = writer.vrfs.get_mut(at) {
+                vrf.ifindex = None;
+            }
+            writer.forget_if_over(at);
+        }
+    }
+
+    /// The L3 master of this index has another name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Exist`]: see [`vrf::renamed`].
+    pub(super) fn device_renamed(&self, ifindex: u32, name: Name) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        match vrf::renamed(&writer.vrfs, ifindex, name)? {
+            Some(Renamed::Kept(at)) => {
+                if let Some(vrf) = writer.vrfs.get_mut(at) {
+                    vrf.name = name;
+                }
+            }
+            Some(Renamed::Awaited(old, new)) => {
+                if let Some(vrf) = writer.vrfs.get_mut(new) {
+                    vrf.ifindex = Some(ifindex);
+                    let guard = rcu::read_lock();
+                    if let Some(id) = self.device(&guard, ifindex) {
+                        id.store(vrf.id.0, Relaxed);
+                    }
+                }
+                let _ = writer.vrfs.remove(old);
+            }
+            None => {}
+        }
+        Ok(())
     }
 
     /// All keys that match `peer`, in no particular order.
@@ -242,6 +383,7 @@ impl KeyDb {
         overlap: bool,
     ) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
+        let spec = &spec.in_its_vrf(|ifindex| writer.vrf_at(ifindex))?;
         let guard = rcu::read_lock();
         let old = self.find(&guard, &spec.identity());
         let old = old.map(|old| (old.age(), same_mkt(old, spec, key)));
@@ -300,6 +442,7 @@ impl KeyDb {
                     self.shapes.set(Some(shapes));
                 }
                 writer.count += 1;
+                writer.count_in(spec.criteria.vrf, 1);
                 match at {
                     Ok(at) => {
                         if let Some((_, count)) = writer.counts.get_mut(at) {
@@ -323,21 +466,39 @@ impl KeyDb {
         Ok(Settling(old.is_some_and(|(_, same)| same.is_none())))
     }
 
-    /// Deletes the key with this identity; when it has settled, nothing uses it any more.
-    pub(super) fn delete(&self, identity: &Identity) -> Result<Settling, Error> {
+    /// Deletes the key with this identity; when it has settled, nothing uses it any more. With an
+    /// `ifindex` it is the one in the VRF that has this index now, or the newest one that was added
+    /// with it.
+    pub(super) fn delete(
+        &self,
+        identity: &Identity,
+        ifindex: Option<u32>,
+    ) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
-        let age = self
-            .find(&guard, identity)
-            .map(Mkt::age)
-            .ok_or(Error::NoEnt)?;
+        let found = match ifindex {
+            None => self.find(&guard, identity),
+            Some(ifindex) => {
+                let now = writer.vrf_at(ifindex);
+                now.and_then(|vrf| self.find(&guard, &identity.in_vrf(vrf)))
+                    .or_else(|| {
+                        let vrfs = writer.vrfs.iter();
+                        vrfs.filter_map(|vrf| self.find(&guard, &identity.in_vrf(vrf.id)))
+                            .filter(|mkt| mkt.spec.ifindex == Some(ifindex))
+                            .max_by_key(|mkt| mkt.serial)
+                    })
+            }
+        };
+        let mkt = found.ok_or(Error::NoEnt)?;
+        let (age, criteria) = (mkt.age(), mkt.spec.criteria);
         drop(guard);
         if let Some(mkt) = writer.by_age.remove(&age) {
             // SAFETY: The index is alive and has the key in it.
             unsafe { bindings::tao_index_del(self.index.get(), mkt.node.get()) };
         }
         writer.count -= 1;
-        let shape = identity.criteria.shape();
+        writer.count_in(criteria.vrf, -1);
+        let shape = criteria.shape();
         let at = writer.counts.iter().position(|(other, _)| *other == shape);
         if let Some((_, count)) = at.and_then(|at| writer.counts.get_mut(at)) {
             *count -= 1;
@@ -360,10 +521,12 @@ impl KeyDb {
         Some(*cursor.current().0)
     }
 
-    /// The key at a position.
-    pub(super) fn spec_at(&self, position: u64) -> Option<KeySpec> {
+    /// The key at a position, and the interface index of its VRF.
+    pub(super) fn spec_at(&self, position: u64) -> Option<(KeySpec, u32)> {
         let writer = self.writer.lock();
-        writer.by_age.get(&position).map(|mkt| mkt.spec)
+        let spec = writer.by_age.get(&position)?.spec;
+        let index = vrf::index_to_show(&writer.vrfs, spec.criteria.vrf, spec.ifindex);
+        Some((spec, index))
     }
 
     /// What keys are chosen by has changed: when it returns, nothing uses an answer of before.
@@ -419,6 +582,18 @@ impl KeyDb {
 /// The secret of `old`, if its replacement differs only in when it may be used.
 fn same_mkt(old: &Mkt, spec: &KeySpec, key: &[u8]) -> Option<u64> {
     (old.spec.same_mkt(spec) && old.key() == key).then_some(old.secret)
+}
+
+/// A list for readers, of all VRFs that have a device and one more; `None` if there is no memory.
+fn devices_of(vrfs: &[Vrf], more: (u32, VrfId)) -> Option<RcuBox<KVVec<Device>>> {
+    let mut list = KVVec::with_capacity(vrfs.len() + 1, GFP_KERNEL_ACCOUNT).ok()?;
+    let devices = vrfs.iter().filter_map(|vrf| Some((vrf.ifindex?, vrf.id)));
+    for (ifindex, id) in Iterator::chain(devices, [more]) {
+        list.push_within_capacity((ifindex, Atomic::new(id.0)))
+            .ok()?;
+    }
+    list.sort_unstable_by_key(|(ifindex, _)| *ifindex);
+    RcuBox::new(list, GFP_KERNEL_ACCOUNT, |_| ()).ok()
 }
 
 /// A list for readers, of the shapes that keys have and one more; `None` if there is no memory.

@@ -78,7 +78,9 @@ impl Netns {
             out.write_str(show::HEADER)
         } else {
             let spec = self.keys.spec_at(position);
-            spec.map_or(Ok(()), |spec| show::write_row(&mut out, &spec))
+            spec.map_or(Ok(()), |(spec, index)| {
+                show::write_row(&mut out, &spec, index)
+            })
         };
         // The caller's line is long enough for any key.
         written.map_or(0, |()| out.len)

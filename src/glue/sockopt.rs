@@ -160,11 +160,11 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
     let family = call.family().ok_or(Error::Inval)?;
     let mut key = Secret([0; uapi::KEY_LEN]);
     call.copy_in(&mut key.0)?;
-    let request = parse_key(&key.0, family, |ifindex| call.is_l3_master(ifindex))?;
+    let request = parse_key(&key.0, family)?;
     let net = hooks::netns_of(call.sock());
     let settling = match request {
         KeyRequest::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
-        KeyRequest::Delete(identity) => net.keys.delete(&identity)?,
+        KeyRequest::Delete(identity, ifindex) => net.keys.delete(&identity, ifindex)?,
     };
     // Not with the socket locked: that would hold up its segments.
     settling.wait();

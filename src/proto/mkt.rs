@@ -18,6 +18,7 @@ use super::uapi;
 use super::uapi::field;
 use super::uapi::key_at;
 use super::uapi::key_flag;
+use super::vrf::VrfId;
 use super::wire::KeyId;
 
 /// Bytes of [`Criteria::to_key`].
@@ -28,8 +29,8 @@ pub const CRITERIA_KEY_LEN: usize = 24;
 /// Local address and ports will be further optional fields here, in [`Shape`] and in [`Peer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Criteria {
-    /// Interface index of the VRF; 0 for peers outside of all VRFs, `None` for any.
-    pub l3index: Option<u32>,
+    /// The peer's VRF, or outside of all; `None` for any.
+    pub vrf: Option<VrfId>,
     /// Where the peer's address must be; `None` for anywhere, in both families. An IPv4 prefix is
     /// the same peers on sockets of either family.
     pub remote: Option<Prefix>,
@@ -39,7 +40,7 @@ impl Criteria {
     /// The fields that these criteria use.
     pub fn shape(&self) -> Shape {
         Shape {
-            vrf: self.l3index.is_some(),
+            vrf: self.vrf.is_some(),
             remote: self.remote.map(|p| (p.addr().family(), p.prefixlen())),
         }
     }
@@ -47,9 +48,9 @@ impl Criteria {
     /// These criteria as a flat key for a hash table: equal keys mean equal criteria.
     pub fn to_key(self) -> [u8; CRITERIA_KEY_LEN] {
         let mut key = [0; CRITERIA_KEY_LEN];
-        if let Some(l3index) = self.l3index {
+        if let Some(VrfId(id)) = self.vrf {
             key[0] = 1;
-            key[4..8].copy_from_slice(&l3index.to_ne_bytes());
+            key[4..8].copy_from_slice(&id.to_ne_bytes());
         }
         if let Some(prefix) = self.remote {
             key[1] = prefix.addr().family() as u8;
@@ -67,8 +68,7 @@ pub struct Peer {
     addr: Addr,
     /// The socket is an IPv6 one.
     socket_v6: bool,
-    /// Interface index of its VRF; 0 outside of all VRFs.
-    pub l3index: u32,
+    vrf: VrfId,
 }
 
 impl Peer {
@@ -76,15 +76,15 @@ impl Peer {
     pub const NOBODY: Self = Self {
         addr: Addr::v4([0; 4]),
         socket_v6: false,
-        l3index: 0,
+        vrf: VrfId::OUTSIDE,
     };
 
     /// The peer at `addr` as a socket has it: to an IPv6 one an IPv4 peer is `::ffff:a.b.c.d`.
-    pub fn new(addr: Addr, l3index: u32) -> Self {
+    pub fn new(addr: Addr, vrf: VrfId) -> Self {
         Self {
             addr: addr.unmapped(),
             socket_v6: addr.family() == Family::V6,
-            l3index,
+            vrf,
         }
     }
 }
@@ -121,7 +121,7 @@ impl Shape {
             None => None,
         };
         Some(Criteria {
-            l3index: self.vrf.then_some(peer.l3index),
+            vrf: self.vrf.then_some(peer.vrf),
             remote,
         })
     }
@@ -241,8 +241,10 @@ pub struct KeySpec {
     pub alg: Algorithm,
     /// Bytes of the master key: 0..=80.
     pub key_len: u8,
-    /// The connections that it is for.
+    /// The connections that it is for; but see [`Self::in_its_vrf`].
     pub criteria: Criteria,
+    /// The interface index by which its VRF was given; 0 for outside of all VRFs, `None` for any.
+    pub ifindex: Option<u32>,
     /// Its IPv4 address was given as an IPv6 one, `::ffff:a.b.c.d`.
     pub mapped: bool,
     /// When it may sign; but see [`Self::send_validity`].
@@ -265,7 +267,27 @@ pub struct Identity {
     pub prefixlen_given: bool,
 }
 
+impl Identity {
+    /// This one in that VRF.
+    pub fn in_vrf(mut self, vrf: VrfId) -> Self {
+        self.criteria.vrf = Some(vrf);
+        self
+    }
+}
+
 impl KeySpec {
+    /// The key that was asked for, its VRF being the one that has the index now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Inval`]: `vrf_at` says that there is none.
+    pub fn in_its_vrf(mut self, vrf_at: impl Fn(u32) -> Option<VrfId>) -> Result<Self, Error> {
+        if let Some(index) = self.ifindex.filter(|index| *index != 0) {
+            self.criteria.vrf = Some(vrf_at(index).ok_or(Error::Inval)?);
+        }
+        Ok(self)
+    }
+
     /// The key's identity.
     pub fn identity(&self) -> Identity {
         Identity {
@@ -325,26 +347,23 @@ impl KeySpec {
 /// What `TCP_AUTHOPT_KEY` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRequest {
-    /// Delete the key of this identity.
-    Delete(Identity),
-    /// Add this key, or replace the one of its identity.
+    /// Delete the key of this identity; if an interface index is given, in the VRF that it means.
+    Delete(Identity, Option<u32>),
+    /// Add this key, or replace the one of its identity, in the VRF that it means.
     Add(KeySpec),
 }
 
 /// Reads a `struct tcp_authopt_key` given to a socket of family `socket`.
 ///
 /// A field whose flag is unset is ignored. The master key stays in `key`: see
-/// [`KeySpec::master_key`]. `is_l3_master` tells whether an interface index is a VRF's.
+/// [`KeySpec::master_key`]. Which VRF has the interface index it does not know: that VRF is
+/// [`VrfId::UNKNOWN`].
 ///
 /// # Errors
 ///
 /// [`Error::NoEnt`] for a deletion that names what no key can be, [`Error::Inval`] for all else. A
 /// deletion minds unknown flags and the key length, and after those nothing but its identity.
-pub fn parse_key(
-    key: &[u8; uapi::KEY_LEN],
-    socket: Family,
-    is_l3_master: impl Fn(u32) -> bool,
-) -> Result<KeyRequest, Error> {
+pub fn parse_key(key: &[u8; uapi::KEY_LEN], socket: Family) -> Result<KeyRequest, Error> {
     let flags = u32::from_ne_bytes(field(key, 0));
     let [send_id, recv_id, alg, key_len] = field(key, 4);
     let has = |flag| flags & flag != 0;
@@ -352,15 +371,20 @@ pub fn parse_key(
         return Err(Error::Inval);
     }
 
-    let given = parse_criteria(key, flags);
+    let ifindex = has(key_flag::IFINDEX).then(|| u32::from_ne_bytes(field(key, key_at::IFINDEX)));
+    let given = parse_criteria(key, flags, ifindex);
     let (send_id, recv_id) = (KeyId(send_id), KeyId(recv_id));
     if has(key_flag::DEL) {
-        return Ok(KeyRequest::Delete(Identity {
+        let identity = Identity {
             send_id,
             recv_id,
             criteria: given.ok_or(Error::NoEnt)?.0,
             prefixlen_given: has(key_flag::PREFIXLEN),
-        }));
+        };
+        return Ok(KeyRequest::Delete(
+            identity,
+            ifindex.filter(|index| *index != 0),
+        ));
     }
 
     let (criteria, family) = given.ok_or(Error::Inval)?;
@@ -383,12 +407,6 @@ pub fn parse_key(
     if empty(send_lifetime) || empty(recv_lifetime) {
         return Err(Error::Inval);
     }
-    if criteria
-        .l3index
-        .is_some_and(|index| index != 0 && !is_l3_master(index))
-    {
-        return Err(Error::Inval);
-    }
     Ok(KeyRequest::Add(KeySpec {
         flags,
         send_id,
@@ -396,6 +414,7 @@ pub fn parse_key(
         alg,
         key_len,
         criteria,
+        ifindex,
         mapped,
         send_lifetime,
         recv_lifetime,
@@ -405,9 +424,16 @@ pub fn parse_key(
 /// The criteria in a `struct tcp_authopt_key`, and the family that its address was given in. `None`
 /// if no key can have them: an address that is neither IPv4 nor IPv6, a prefix out of range, with
 /// host bits, or of no address.
-fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<(Criteria, Option<Family>)> {
+fn parse_criteria(
+    key: &[u8; uapi::KEY_LEN],
+    flags: u32,
+    ifindex: Option<u32>,
+) -> Option<(Criteria, Option<Family>)> {
     let has = |flag| flags & flag != 0;
-    let l3index = has(key_flag::IFINDEX).then(|| u32::from_ne_bytes(field(key, key_at::IFINDEX)));
+    let vrf = ifindex.map(|index| match index {
+        0 => VrfId::OUTSIDE,
+        _ => VrfId::UNKNOWN,
+    });
     let (remote, family) = match (has(key_flag::ADDR_BIND), has(key_flag::PREFIXLEN)) {
         (true, prefixlen_given) => {
             let (prefix, family) = parse_remote(key, prefixlen_given)?;
@@ -416,7 +442,7 @@ fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<(Criteria, Op
         (false, true) => return None,
         (false, false) => (None, None),
     };
-    Some((Criteria { l3index, remote }, family))
+    Some((Criteria { vrf, remote }, family))
 }
 
 /// The prefix in a `struct tcp_authopt_key`, of full length if none is given; and the family that it

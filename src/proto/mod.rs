@@ -41,4 +41,5 @@ pub mod sne;
 pub mod sockopt;
 pub mod uapi;
 pub mod verdict;
+pub mod vrf;
 pub mod wire;

@@ -14,7 +14,9 @@ use super::uapi::key_flag;
 pub const HEADER: &str = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n";
 
 /// Writes the line of a key, its address in the form in which it was given. The key's bytes are not in it, nor in `spec` (RFC 8177 5, R44).
-pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
+///
+/// `l3index`: interface index of its VRF.
+pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec, l3index: u32) -> fmt::Result {
     write!(
         out,
         "{:#x}\t{}\t{}\t{}\t",
@@ -35,7 +37,7 @@ pub fn write_row(out: &mut impl fmt::Write, spec: &KeySpec) -> fmt::Result {
             }
         }
     }
-    writeln!(out, "\t{}", spec.criteria.l3index.unwrap_or(0))
+    writeln!(out, "\t{l3index}")
 }
 
 /// Writes an address as the kernel's `%pI4` and `%pI6` do, the latter without `::`.

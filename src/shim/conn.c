@@ -773,7 +773,8 @@ void tao_peer_of_sock(const struct sock *sk, struct tao_peer *peer)
 		memcpy(peer->addr, &sk->sk_v6_daddr, sizeof(sk->sk_v6_daddr));
 	else
 		memcpy(peer->addr, &sk->sk_daddr, sizeof(sk->sk_daddr));
-	peer->l3index = l3mdev_master_ifindex_by_index(sock_net(sk), sk->sk_bound_dev_if);
+	tao_set_vrf(peer, sock_net(sk),
+		    l3mdev_master_ifindex_by_index(sock_net(sk), sk->sk_bound_dev_if));
 }
 
 void tao_count(const struct sock *sk, int mib)

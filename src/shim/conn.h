@@ -28,6 +28,7 @@ int tao_replace(struct sock *sk, struct tao_conn **conn);
 
 /* net.c */
 struct tao_net *tao_net_get(struct net *net);
+void tao_set_vrf(struct tao_peer *peer, struct net *net, __u32 l3index);
 
 /* seam.c: what goes into tcp_sock_af_ops */
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);

@@ -9,7 +9,6 @@
 #include <linux/string.h>
 #include <linux/timekeeping.h>
 #include <linux/user_namespace.h>
-#include <net/l3mdev.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include "tao.h"
@@ -204,16 +203,6 @@ struct tao_mkt *tao_index_next(struct tao_mkt *mkt)
 bool tao_may_change_keys(const struct sock *sk)
 {
 	return ns_capable(sock_net(sk)->user_ns, CAP_NET_ADMIN);
-}
-
-bool tao_is_l3_master(const struct sock *sk, __u32 ifindex)
-{
-	bool found;
-
-	rcu_read_lock();
-	found = l3mdev_master_ifindex_by_index(sock_net(sk), ifindex) == ifindex;
-	rcu_read_unlock();
-	return found;
 }
 
 /* Whether the bytes of the option value from @from on are zero. An error in *@err. */

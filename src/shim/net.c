@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Network namespaces: their keys, /proc/net/tcp_authopt and the sysctls. */
+#include <linux/netdevice.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 #include <linux/sysctl.h>
@@ -24,6 +25,47 @@ struct tao_net *tao_net_get(struct net *net)
 {
 	return ((struct tao_pernet *)net_generic(net, tao_net_id))->net;
 }
+
+/* ---- VRFs ---- */
+
+/* The namespace has sockets, so that it lives. */
+void tao_set_vrf(struct tao_peer *peer, struct net *net, __u32 l3index)
+{
+	peer->l3index = l3index;
+	peer->vrf = tao_rust_vrf_at(tao_net_get(net), l3index);
+}
+
+/*
+ * L3 masters come and go. Under RTNL. A namespace's devices come after tao_pernet_init() and go before
+ * tao_pernet_exit(), since devices are the last that it gets.
+ */
+static int tao_device_event(struct notifier_block *nb, unsigned long event, void *ptr)
+{
+	const struct net_device *dev = netdev_notifier_info_to_dev(ptr);
+	struct tao_net *net;
+	int err = 0;
+
+	/* Somebody holds a device that has gone, and is reminded: its index may be another's by now. */
+	if (!netif_is_l3_master(dev) || dev->reg_state == NETREG_UNREGISTERED)
+		return NOTIFY_DONE;
+	net = tao_net_get(dev_net(dev));
+	switch (event) {
+	case NETDEV_REGISTER:
+		err = tao_rust_vrf_added(net, dev->ifindex, dev->name);
+		break;
+	case NETDEV_UNREGISTER:
+		tao_rust_vrf_gone(net, dev->ifindex);
+		break;
+	case NETDEV_CHANGENAME:
+		err = tao_rust_vrf_renamed(net, dev->ifindex, dev->name);
+		break;
+	}
+	return notifier_from_errno(err);
+}
+
+static struct notifier_block tao_devices = {
+	.notifier_call = tao_device_event,
+};
 
 /* ---- /proc/net/tcp_authopt ---- */
 
@@ -252,16 +294,23 @@ int tao_net_init(void)
 
 	if (err)
 		return err;
+	/* Tells of the devices that are there, too. */
+	err = register_netdevice_notifier(&tao_devices);
+	if (err)
+		goto namespaces;
 	tao_global_sysctls = register_net_sysctl(&init_net, "net/ipv4", tao_global_table);
-	if (!tao_global_sysctls) {
-		unregister_pernet_subsys(&tao_pernet_ops);
-		return -ENOMEM;
-	}
-	return 0;
+	if (tao_global_sysctls)
+		return 0;
+	err = -ENOMEM;
+	unregister_netdevice_notifier(&tao_devices);
+namespaces:
+	unregister_pernet_subsys(&tao_pernet_ops);
+	return err;
 }
 
 void tao_net_exit(void)
 {
 	unregister_net_sysctl_table(tao_global_sysctls);
+	unregister_netdevice_notifier(&tao_devices);
 	unregister_pernet_subsys(&tao_pernet_ops);
 }

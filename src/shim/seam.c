@@ -40,16 +40,16 @@ static struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
 	return tao_ours(rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info));
 }
 
-/* The sender of @skb, as a socket of @socket_family sees it. */
-static void tao_peer_of_skb(const struct sk_buff *skb, u16 packet_family, u16 socket_family,
+/* The sender of @skb, as @sk sees it. */
+static void tao_peer_of_skb(const struct sk_buff *skb, u16 packet_family, const struct sock *sk,
 			    int l3index, struct tao_peer *peer)
 {
 	memset(peer, 0, sizeof(*peer));
-	peer->family = socket_family;
-	peer->l3index = l3index;
+	peer->family = sk->sk_family;
+	tao_set_vrf(peer, sock_net(sk), l3index);
 	if (packet_family == AF_INET6)
 		memcpy(peer->addr, &ipv6_hdr(skb)->saddr, sizeof(struct in6_addr));
-	else if (socket_family == AF_INET6)
+	else if (peer->family == AF_INET6)
 		ipv6_addr_set_v4mapped(ip_hdr(skb)->saddr, (struct in6_addr *)peer->addr);
 	else
 		memcpy(peer->addr, &ip_hdr(skb)->saddr, sizeof(struct in_addr));
@@ -205,7 +205,7 @@ static bool tao_pre_conn_request(struct ftrace_regs *fregs)
 	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn ||
 	    (READ_ONCE(net->ipv4.sysctl_tcp_syncookies) != 2 && !inet_csk_reqsk_queue_is_full(sk)))
 		return false;
-	tao_peer_of_skb(skb, rsk_ops->family, sk->sk_family,
+	tao_peer_of_skb(skb, rsk_ops->family, sk,
 			l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb)),
 			&peer);
 	switch (tao_rust_crowded(conn, &peer, tao_rust_find_ao((const u8 *)th, th->doff * 4),
@@ -491,7 +491,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	if (req)
 		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
 	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
-		tao_peer_of_skb(skb, family, sk->sk_family, l3index, &peer);
+		tao_peer_of_skb(skb, family, sk, l3index, &peer);
 	else
 		tao_peer_of_conn(conn, &peer);
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
@@ -501,8 +501,9 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, int l3index,
 			   const union tcp_ao_addr *addr, int family)
 {
-	struct tao_peer peer = { .family = sk->sk_family, .l3index = l3index };
+	struct tao_peer peer = { .family = sk->sk_family };
 
+	tao_set_vrf(&peer, sock_net(sk), l3index);
 	if (family == AF_INET6)
 		memcpy(peer.addr, &addr->a6, sizeof(addr->a6));
 	else if (peer.family == AF_INET6)

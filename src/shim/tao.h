@@ -32,12 +32,15 @@ struct sock;
  * struct tao_peer - whom a key may match
  * @family: of the socket. An AF_INET6 socket sees IPv4 peers as ::ffff:a.b.c.d.
  * @addr: address of the peer, in the first 4 bytes for AF_INET
- * @l3index: L3 master device of the packet or of the socket's bound device, 0: none
+ * @l3index: L3 master device of the packet or of the socket's bound device, 0: none. Means
+ *	nothing once that device is gone.
+ * @vrf: the VRF that this is, as keys name it, for good
  */
 struct tao_peer {
 	__u16	family;
 	__u8	addr[16];
 	__u32	l3index;
+	__u32	vrf;
 };
 
 /* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
@@ -240,7 +243,6 @@ struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria);
 struct tao_mkt *tao_index_next(struct tao_mkt *mkt);
 
 bool tao_may_change_keys(const struct sock *sk);
-bool tao_is_l3_master(const struct sock *sk, __u32 ifindex);
 int tao_copy_in(const struct tao_sockopt *call, void *to, size_t len);
 int tao_get_len(struct tao_sockopt *call);
 int tao_copy_out(const struct tao_sockopt *call, const void *from, size_t len);
@@ -293,6 +295,10 @@ __u32 *tao_rust_net_rollover_rule(struct tao_net *net);
 __u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
 __s32 *tao_rust_net_no_key_grace(struct tao_net *net);
 void tao_rust_net_choose_again(struct tao_net *net);
+__u32 tao_rust_vrf_at(struct tao_net *net, __u32 ifindex);
+int tao_rust_vrf_added(struct tao_net *net, __u32 ifindex, const char *name);
+void tao_rust_vrf_gone(struct tao_net *net, __u32 ifindex);
+int tao_rust_vrf_renamed(struct tao_net *net, __u32 ifindex, const char *name);
 __u64 tao_rust_proc_position(struct tao_net *net, __u64 from);
 size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_t size);
 

@@ -16,12 +16,15 @@ use tcp_authopt::proto::mkt::Lifetime;
 use tcp_authopt::proto::segment::Covers;
 use tcp_authopt::proto::show;
 use tcp_authopt::proto::uapi::key_flag::*;
+use tcp_authopt::proto::vrf::VrfId;
 use tcp_authopt::proto::wire::KeyId;
 
 use crate::support::any_key;
 use crate::support::key;
 use crate::support::prefix;
 use crate::support::With;
+
+const RED: VrfId = VrfId(70);
 
 /// A `struct tcp_authopt_key`: send_id 12, recv_id 23, algorithm 1, key "abc", bound to nothing.
 #[derive(Clone)]
@@ -75,13 +78,21 @@ impl Raw {
         self.put(224, &bytes)
     }
 
-    /// The request on an IPv4 socket, interface 7 being the only VRF.
+    /// The request on a socket of that family, interface 7 being that of the only VRF.
+    fn parse_on(&self, socket: Family) -> Result<KeyRequest, Error> {
+        let vrf_at = |index| (index == 7).then_some(RED);
+        Ok(match parse_key(&self.0, socket)? {
+            KeyRequest::Add(spec) => KeyRequest::Add(spec.in_its_vrf(vrf_at)?),
+            delete => delete,
+        })
+    }
+
     fn parse(&self) -> Result<KeyRequest, Error> {
-        parse_key(&self.0, Family::V4, |index| index == 7)
+        self.parse_on(Family::V4)
     }
 
     fn parse_v6(&self) -> Result<KeyRequest, Error> {
-        parse_key(&self.0, Family::V6, |index| index == 7)
+        self.parse_on(Family::V6)
     }
 
     fn spec(&self) -> KeySpec {
@@ -100,7 +111,8 @@ impl Raw {
 
     fn deletes(&self) -> Result<Identity, Error> {
         match self.parse()? {
-            KeyRequest::Delete(identity) => Ok(identity),
+            KeyRequest::Delete(identity, None) => Ok(identity),
+            KeyRequest::Delete(identity, Some(7)) => Ok(identity.in_vrf(RED)),
             other => panic!("{other:?}"),
         }
     }
@@ -235,12 +247,42 @@ fn prefix_of_length_0() {
 
 #[test]
 fn vrfs() {
-    assert_eq!(Raw::new(0).spec().criteria.l3index, None);
-    assert_eq!(Raw::new(IFINDEX).spec().criteria.l3index, Some(0));
-    assert_eq!(
-        Raw::new(IFINDEX).ifindex(7).spec().criteria.l3index,
-        Some(7)
-    );
+    let read = |raw: Raw| {
+        let spec = raw.spec();
+        (spec.criteria.vrf, spec.ifindex)
+    };
+    let outside = Some(VrfId::OUTSIDE);
+    assert_eq!(read(Raw::new(0).ifindex(7)), (None, None));
+    assert_eq!(read(Raw::new(IFINDEX)), (outside, Some(0)));
+    assert_eq!(read(Raw::new(IFINDEX).ifindex(7)), (Some(RED), Some(7)));
+}
+
+/// Which VRF has the index, the namespace knows: until it has said so the key matches nobody.
+#[test]
+fn vrf_is_unknown_at_first() {
+    let raw = Raw::new(IFINDEX).ifindex(7);
+    let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, Family::V4) else {
+        panic!()
+    };
+    assert_eq!(spec.criteria.vrf, Some(VrfId::UNKNOWN));
+    assert_eq!(spec.in_its_vrf(|_| Some(RED)), Ok(raw.spec()));
+    assert_eq!(spec.in_its_vrf(|_| None), Err(Error::Inval));
+    for flags in [0, IFINDEX] {
+        let spec = Raw::new(flags).spec();
+        assert_eq!(spec.in_its_vrf(|_| panic!("there is none")), Ok(spec));
+    }
+}
+
+/// A VRF has its keys, by whichever index each was added.
+#[test]
+fn identity_is_blind_to_the_index_of_a_vrf() {
+    let spec = Raw::new(IFINDEX).ifindex(7).spec();
+    let Ok(KeyRequest::Add(other)) = parse_key(&Raw::new(IFINDEX).ifindex(8).0, Family::V4) else {
+        panic!()
+    };
+    let other = other.in_its_vrf(|_| Some(RED)).unwrap();
+    assert_eq!(spec.identity(), other.identity());
+    assert_ne!(spec.ifindex, other.ifindex);
 }
 
 #[test]
@@ -284,12 +326,16 @@ fn deleting_needs_no_valid_algorithm_lifetime_or_vrf() {
         send_id: KeyId(12),
         recv_id: KeyId(23),
         criteria: Criteria {
-            l3index: Some(99),
+            vrf: Some(VrfId::UNKNOWN),
             remote: None,
         },
         prefixlen_given: false,
     };
-    assert_eq!(raw.times([2, 1, 0, 0]).deletes(), Ok(expected));
+    let delete = KeyRequest::Delete(expected, Some(99));
+    assert_eq!(raw.times([2, 1, 0, 0]).parse(), Ok(delete));
+    // 0 is no VRF that could have gone.
+    let outside = KeyRequest::Delete(expected.in_vrf(VrfId::OUTSIDE), None);
+    assert_eq!(Raw::new(DEL | IFINDEX).parse(), Ok(outside));
 }
 
 /// The keys are the namespace's: any socket may delete them.
@@ -550,7 +596,7 @@ fn new_mkt_or_the_same_r5() {
 
 fn row(spec: &KeySpec) -> String {
     let mut row = String::new();
-    show::write_row(&mut row, spec).unwrap();
+    show::write_row(&mut row, spec, spec.ifindex.unwrap_or(0)).unwrap();
     row
 }
 
@@ -641,7 +687,7 @@ proptest! {
             .put(0, &flags.to_ne_bytes())
             .keylen(keylen);
         for socket in [Family::V4, Family::V6] {
-            if let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, socket, |_| true) {
+            if let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, socket) {
                 prop_assert_eq!(spec.master_key(&raw.0), &raw.0[8..8 + usize::from(keylen)]);
                 prop_assert_eq!(addr_column(&spec) == "*", flags & ADDR_BIND == 0);
             }

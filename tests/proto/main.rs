@@ -15,4 +15,5 @@ mod selection;
 mod sockopts;
 mod support;
 mod vectors;
+mod vrfs;
 mod wire;

@@ -14,6 +14,7 @@ use tcp_authopt::proto::addr::Prefix;
 use tcp_authopt::proto::mkt::Criteria;
 use tcp_authopt::proto::mkt::KeySpec;
 use tcp_authopt::proto::mkt::Shape;
+use tcp_authopt::proto::vrf::VrfId;
 
 use crate::support;
 use crate::support::addr;
@@ -50,11 +51,7 @@ pub fn wide_len(prefix: Prefix) -> usize {
 /// The rule of the ABI, said plainly: IPv4 is a part of IPv6, but for sockets of IPv4 there is
 /// nothing around it.
 pub fn matches(criteria: &Criteria, peer: &Seen) -> bool {
-    let vrf = match criteria.l3index {
-        None => true,
-        Some(0) => peer.l3index == 0,
-        Some(index) => peer.l3index == index,
-    };
+    let vrf = criteria.vrf.is_none_or(|VrfId(id)| peer.vrf == id);
     let remote = match criteria.remote {
         None => true,
         Some(prefix) => {
@@ -161,14 +158,14 @@ fn prefixes_of_mapped_addresses_are_ipv4() {
 
 #[test]
 fn vrf_of_a_key() {
-    let at = |l3index| Seen {
-        l3index,
+    let at = |vrf| Seen {
+        vrf,
         ..peer("10.0.0.1")
     };
-    for l3index in [0, 7, 8] {
-        assert!(matches_peer(key(1, 1), &at(l3index)), "any VRF");
-        assert_eq!(matches_peer(key(1, 1).vrf(0), &at(l3index)), l3index == 0);
-        assert_eq!(matches_peer(key(1, 1).vrf(7), &at(l3index)), l3index == 7);
+    for vrf in [0, 7, 8, VrfId::UNKNOWN.0] {
+        assert!(matches_peer(key(1, 1), &at(vrf)), "any VRF");
+        assert_eq!(matches_peer(key(1, 1).vrf(0), &at(vrf)), vrf == 0);
+        assert_eq!(matches_peer(key(1, 1).vrf(7), &at(vrf)), vrf == 7);
     }
 }
 
@@ -250,9 +247,9 @@ proptest! {
             .filter(|&index| matches(&keys[index].criteria, &peer))
             .collect();
         walked.sort_by_key(|&index| {
-            let Criteria { l3index, remote } = keys[index].criteria;
+            let Criteria { vrf, remote } = keys[index].criteria;
             let len = remote.map_or(-1, |prefix| wide_len(prefix) as i32);
-            (l3index.is_none(), -len)
+            (vrf.is_none(), -len)
         });
         prop_assert_eq!(found, walked);
     }

@@ -551,7 +551,7 @@ fn acceptable(lifetime: Lifetime, tolerance: u32, now: u64) -> bool {
 fn sort_by_specificity(keys: &mut [Entry<'_>]) {
     keys.sort_by_key(|key| key.spec.criteria.remote.is_none());
     keys.sort_by_key(|key| Reverse(key.spec.criteria.remote.map_or(0, wide_len)));
-    keys.sort_by_key(|key| key.spec.criteria.l3index.is_none());
+    keys.sort_by_key(|key| key.spec.criteria.vrf.is_none());
 }
 
 /// Sorts by the end of `lifetime`, the latest first, keeping the order among equals.

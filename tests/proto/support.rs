@@ -19,6 +19,7 @@ use tcp_authopt::proto::mkt::Lifetime;
 use tcp_authopt::proto::mkt::Peer;
 use tcp_authopt::proto::select::Candidate;
 use tcp_authopt::proto::uapi::key_flag;
+use tcp_authopt::proto::vrf::VrfId;
 use tcp_authopt::proto::wire::KeyId;
 use tcp_authopt::proto::wire::MAC_LEN;
 
@@ -131,12 +132,13 @@ pub fn prefix(text: &str) -> Prefix {
 pub struct Seen {
     /// To an IPv6 socket an IPv4 peer is `::ffff:a.b.c.d`.
     pub addr: Addr,
-    pub l3index: u32,
+    /// 0 outside of VRFs.
+    pub vrf: u32,
 }
 
 impl Seen {
     pub fn peer(&self) -> Peer {
-        Peer::new(self.addr, self.l3index)
+        Peer::new(self.addr, VrfId(self.vrf))
     }
 }
 
@@ -144,7 +146,7 @@ impl Seen {
 pub fn peer(text: &str) -> Seen {
     Seen {
         addr: addr(text),
-        l3index: 0,
+        vrf: 0,
     }
 }
 
@@ -157,9 +159,10 @@ pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
         alg: Algorithm::HmacSha1_96,
         key_len: 3,
         criteria: Criteria {
-            l3index: None,
+            vrf: None,
             remote: None,
         },
+        ifindex: None,
         mapped: false,
         send_lifetime: Lifetime::default(),
         recv_lifetime: Lifetime::default(),
@@ -170,7 +173,7 @@ pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
 pub trait With {
     fn flags(self, flags: u32) -> Self;
     fn remote(self, prefix_text: &str) -> Self;
-    fn vrf(self, l3index: u32) -> Self;
+    fn vrf(self, id: u32) -> Self;
     fn send(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
     fn recv(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
 }
@@ -186,8 +189,8 @@ impl With for KeySpec {
         self.flags(key_flag::ADDR_BIND | key_flag::PREFIXLEN)
     }
 
-    fn vrf(mut self, l3index: u32) -> Self {
-        self.criteria.l3index = Some(l3index);
+    fn vrf(mut self, id: u32) -> Self {
+        self.criteria.vrf = Some(VrfId(id));
         self.flags(key_flag::IFINDEX)
     }
 
@@ -250,7 +253,7 @@ pub fn any_addr() -> impl Strategy<Value = Addr> {
 /// Keys of few ids, times and places, so that they meet often.
 pub fn any_key() -> impl Strategy<Value = KeySpec> {
     let remote = proptest::option::weighted(0.7, (any_addr(), 0..=128u8));
-    let l3index = proptest::option::of(0..3u32);
+    let vrf = proptest::option::of(0..3u32);
     let lifetime = || {
         let times = (
             proptest::option::of(0..20u64),
@@ -262,32 +265,23 @@ pub fn any_key() -> impl Strategy<Value = KeySpec> {
         })
     };
     let flags = 0..64u32;
-    (
-        0..4u8,
-        0..4u8,
-        remote,
-        l3index,
-        lifetime(),
-        lifetime(),
-        flags,
+    (0..4u8, 0..4u8, remote, vrf, lifetime(), lifetime(), flags).prop_map(
+        |(send_id, recv_id, remote, vrf, send_lifetime, recv_lifetime, flags)| {
+            // One in four is NOSEND, one in four NORECV.
+            let unused = [key_flag::NOSEND, key_flag::NORECV, 0, 0];
+            let mut spec = key(send_id, recv_id).flags(unused[flags as usize % 4]);
+            spec.criteria = Criteria {
+                vrf: vrf.map(VrfId),
+                remote: remote.map(|(addr, len)| Prefix::around(addr, len)),
+            };
+            spec.send_lifetime = send_lifetime;
+            spec.recv_lifetime = recv_lifetime;
+            spec
+        },
     )
-        .prop_map(
-            |(send_id, recv_id, remote, l3index, send_lifetime, recv_lifetime, flags)| {
-                // One in four is NOSEND, one in four NORECV.
-                let unused = [key_flag::NOSEND, key_flag::NORECV, 0, 0];
-                let mut spec = key(send_id, recv_id).flags(unused[flags as usize % 4]);
-                spec.criteria = Criteria {
-                    l3index,
-                    remote: remote.map(|(addr, len)| Prefix::around(addr, len)),
-                };
-                spec.send_lifetime = send_lifetime;
-                spec.recv_lifetime = recv_lifetime;
-                spec
-            },
-        )
 }
 
 /// Peers in the places of [`any_key`].
 pub fn any_peer() -> impl Strategy<Value = Seen> {
-    (any_addr(), 0..3u32).prop_map(|(addr, l3index)| Seen { addr, l3index })
+    (any_addr(), 0..3u32).prop_map(|(addr, vrf)| Seen { addr, vrf })
 }

@@ -338,7 +338,7 @@ class Link:
         self._terms: tuple = ()
         self._cable()
         for family, wire in ((socket.AF_INET, "v4"), (socket.AF_INET6, "v6")):
-            self._await_path(family, wire)
+            self.await_path(family, wire)
         self.tap = Tap(self.a.namespace, self.a.interface)
 
     def _cable(self) -> None:
@@ -363,7 +363,7 @@ class Link:
                 rtnetlink.add_neighbours(host.interface, other.addresses.values(), other.mac)
                 offloads_off(host.interface)
 
-    def _await_path(self, family: socket.AddressFamily, wire: str) -> None:
+    def await_path(self, family: socket.AddressFamily, wire: str) -> None:
         """Waits until both hosts hear each other.
 
         The kernel sets up routes and queues in the background, and a SYN that is lost to that

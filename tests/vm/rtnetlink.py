@@ -95,6 +95,12 @@ class Rtnetlink:
         body = struct.pack("=BxHiII", 0, 0, index, 0, 0)
         self._request(RTM_NEWLINK, 0, body + attribute(IFLA_MASTER, struct.pack("=I", its)))
 
+    def rename(self, name: str, new: str) -> None:
+        """Gives the interface another name."""
+        index = socket.if_nametoindex(name)
+        named = attribute(IFLA_IFNAME, new.encode() + b"\0")
+        self._request(RTM_NEWLINK, 0, struct.pack("=BxHiII", 0, 0, index, 0, 0) + named)
+
     def delete(self, name: str) -> None:
         """Removes the interface."""
         index = socket.if_nametoindex(name)

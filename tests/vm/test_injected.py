@@ -28,6 +28,7 @@ from inject import (
 from link import FIRST, PORT, TIMEOUT, V4, V6, Connection, Peer
 from module import finit_module
 from netns import Namespace
+from rtnetlink import Rtnetlink
 from test_reuse import disconnect
 from tracing import hooked
 
@@ -126,6 +127,41 @@ def test_key_is_added(case):
         answers.add(answer)
     assert answer == 0
     assert answers == {0, errno.ENOMEM}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "with-keys"])
+def test_vrf_comes(known):
+    """With a place for its keys, or not at all: it would be open to peers that have one."""
+    answers = set()
+    for attempt in each_failing(OURS, MODULES):
+        with fresh_socket() as sock, Rtnetlink() as rtnetlink:
+            rtnetlink.add_vrf("red", 100, 50)
+            if known:
+                abi.set_key(sock, pack_key(1, 2, ifindex=50))
+            rtnetlink.delete("red")
+            answer = attempt.answer(partial(rtnetlink.add_vrf, "red", 100, 51))
+            assert [name for _, name in socket.if_nameindex()] == ["lo"] + ["red"] * (not answer)
+            if answer:
+                rtnetlink.add_vrf("red", 100, 51)
+            abi.set_key(sock, pack_key(1, 2, ifindex=51))
+            assert [row.split("\t")[-1] for row in rows()] == ["51"]
+        answers.add(answer)
+    assert answer == 0
+    assert answers == {0, errno.ENOMEM}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["new", "with-keys"])
+def test_vrf_goes_and_is_renamed(sock, known):
+    """That needs no memory."""
+    with Rtnetlink() as rtnetlink:
+        rtnetlink.add_vrf("red", 100, 50)
+        if known:
+            abi.set_key(sock, pack_key(1, 2, ifindex=50))
+        with failing(OURS, MODULES, every=1):
+            rtnetlink.rename("red", "blue")
+            rtnetlink.delete("blue")
+        rtnetlink.add_vrf("blue", 100, 51)
+        assert [row.split("\t")[-1] for row in rows()] == ["51"] * known
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["last-of-its-shape", "one-of-two"])

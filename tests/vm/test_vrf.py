@@ -25,6 +25,7 @@ from link import (
     SECOND,
     V4,
     V6,
+    Ends,
     Host,
     Link,
     Mkt,
@@ -86,6 +87,27 @@ class Machine:
         """Adds a key for the peer in this VRF, or in any."""
         criteria = {} if domain is None else {"ifindex": self.index(domain)}
         give(peer, key, flags, **{"address": peer.address} | criteria | more)
+
+    def unmake(self, *domains: str) -> None:
+        """Deletes VRFs; their ports are outside of VRFs then."""
+        with self.host.namespace.entered(), Rtnetlink() as rtnetlink:
+            for domain in domains:
+                rtnetlink.delete(domain)
+
+    def make(self, domain: str, index: int, ends: Ends) -> None:
+        """Makes a VRF again, with this interface index, and waits until its cable works."""
+        link = self.links[domain]
+        mine, other = (link.a, link.b) if self.host.name == "A" else (link.b, link.a)
+        with self.host.namespace.entered(), Rtnetlink() as rtnetlink:
+            rtnetlink.add_vrf(domain, VRFS[domain].table, index)
+            assert socket.if_nametoindex(domain) == index
+            rtnetlink.set_up(domain)
+            rtnetlink.enslave(mine.interface, domain)
+            # The port was down for a moment, which has cost it these.
+            if ends.wire == "v6":
+                rtnetlink.add_addresses(mine.interface, [f"{mine.addresses['v6']}/64"])
+            rtnetlink.add_neighbours(mine.interface, other.addresses.values(), other.mac)
+        link.await_path(ends.client, ends.wire)
 
     def refuses(self, stranger: Peer, counter: str) -> None:
         """The stranger's SYN is counted, and not answered."""
@@ -377,3 +399,91 @@ def test_interface_moves_under_sockets_bound_to_it(link, ends, green):
         ports = (record.segment.sport, record.segment.dport)
         assert record.key.name == ("first" if of_the_first in ports else "second")
     assert (link.a.counters(), link.b.counters()) == ({}, {})
+
+
+AGAIN = 1000
+"""An interface index that no device has had."""
+
+
+def accepts(listener: Peer, client: Peer, *, protected: bool) -> None:
+    """It does, and so the connection is."""
+    connection = client.link.connect(client, listener)
+    connection.exchange()
+    assert is_protected(connection.server) == protected
+    connection.close()
+
+
+@requirement(26)
+@at_the_server
+def test_vrf_that_is_made_again(machine, ends):
+    """Its keys wait for it, and know it by its name: it has another index."""
+    machine.accept_from_vrfs()
+    main, red = machine.links[MAIN], machine.links[RED]
+    listener = main.listen("ours", ends)
+    machine.give(listener, FIRST, RED)
+    for index in (AGAIN, AGAIN + 1):
+        machine.unmake(RED)
+        machine.make(RED, index, ends)
+        machine.refuses(red.client("plain", ends), REQUIRED)
+        accepts(listener, red.client("native", ends, FIRST), protected=True)
+        accepts(listener, main.client("plain", ends), protected=False)
+    red.audit()
+    main.verify(unsigned=True)
+    assert not machine.links[BLUE].audit().segments
+
+
+@requirement(9, 26)
+@at_the_server
+def test_vrf_that_gets_the_index_of_another(machine, ends):
+    """And none of its keys. They are for the one of that name, wherever it comes again."""
+    machine.accept_from_vrfs()
+    red, blue = machine.links[RED], machine.links[BLUE]
+    listener = machine.links[MAIN].listen("ours", ends)
+    abi.set_authopt(listener.sock, abi.FLAG_REJECT_UNEXPECTED)
+    machine.give(listener, FIRST, RED)
+    index = machine.index(RED)
+    machine.unmake(RED, BLUE)
+    machine.make(BLUE, index, ends)
+    accepts(listener, blue.client("plain", ends), protected=False)
+    machine.refuses(blue.client("native", ends, FIRST), KEY_NOT_FOUND)
+    machine.give(listener, SECOND, BLUE)
+    machine.make(RED, AGAIN, ends)
+    for link, key, other in ((red, FIRST, SECOND), (blue, SECOND, FIRST)):
+        machine.refuses(link.client("plain", ends), REQUIRED)
+        machine.refuses(link.client("native", ends, other), KEY_NOT_FOUND)
+        accepts(listener, link.client("native", ends, key), protected=True)
+        link.audit()
+    assert not machine.links[MAIN].audit().segments
+
+
+@at_the_server
+@pytest.mark.parametrize("other", [False, True], ids=["again", "other-vrf"])
+def test_connection_that_outlives_its_vrf(machine, ends, other):
+    """It is in the VRF that it began in, and keeps that one's keys, whoever has the index now.
+
+    The sockets are bound to the index: with it the connection goes on, through another VRF if it is
+    that one's, where nobody knows the key.
+    """
+    red, blue = machine.links[RED], machine.links[BLUE]
+    listener = red.listen("ours", ends)
+    machine.give(listener, FIRST, RED)
+    connection = red.connect(red.client("native", ends, FIRST), listener)
+    connection.exchange()
+    index = machine.index(RED)
+    machine.unmake(RED, BLUE)
+    if other:
+        machine.make(BLUE, index, ends)
+        machine.give(blue.listen("ours", ends, port=1000), SECOND, BLUE)
+        connection.server.sock.send(b"to red")
+        wait_for("it to come through blue", lambda: blue.audit().segments)
+        assert {record.keyid for record in blue.report.segments} == {FIRST.b_id}
+        machine.unmake(BLUE)
+        machine.make(RED, index, ends)
+        assert connection.client.sock.recv(100) == b"to red"
+    else:
+        machine.make(RED, index, ends)
+    connection.exchange()
+    assert {record.key.name for record in red.verify().signed} == {FIRST.name}
+    # While a VRF's own table is empty the kernel looks into that of the main one.
+    for link in (blue, machine.links[MAIN]):
+        assert {record.keyid for record in link.audit().segments} <= {FIRST.b_id}
