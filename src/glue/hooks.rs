@@ -486,7 +486,8 @@ unsafe extern "C" fn tao_rust_crowded(
     }
 }
 
-/// What becomes of a child. `is_signed`: the stack holds its handshake for a signed one.
+/// What becomes of a child. `is_signed`: the stack holds its handshake for a signed one; what shows a
+/// cookie carries AO.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_child(
     listener: *const bindings::tao_conn,

@@ -111,12 +111,13 @@ pub enum Child {
 }
 
 /// Whether a new connection is protected, which its SYN decided (RFC 5925 7.5, R26). `keyed`: a key
-/// matches the peer now. `signed`: the handshake is; of Fast Open, the SYN carries AO.
+/// matches the peer now. `signed`: the handshake is; of a cookie or Fast Open, the segment that is
+/// there carries AO.
 ///
 /// | origin    | signed, keyed | signed | keyed   | neither     |
 /// |-----------|---------------|--------|---------|-------------|
 /// | request   | protected     | protected: its last key has gone since | refused: its SYN came before the key | unprotected |
-/// | cookie    | refused       | refused: as above | refused | unprotected |
+/// | cookie    | refused       | refused: the SYN-ACK was not signed | refused | unprotected |
 /// | Fast Open | refused       | unprotected: no key was asked for | refused | unprotected |
 ///
 /// For a peer with keys only a request will do. Its numbers are new, so that its ACK cannot be an

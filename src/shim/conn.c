@@ -104,7 +104,7 @@ static struct {
 void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
 	INIT_LIST_HEAD(&conn->attached);
-	seqcount_init(&conn->peer_seq);
+	seqcount_init(&conn->seq);
 	INIT_HLIST_HEAD(&conn->info.head);
 	conn->info.current_key = &conn->key;
 	conn->info.rnext_key = &conn->key;
@@ -294,7 +294,7 @@ static int tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
 }
 
 /* Lets the stack call us for @sk. connect() may reset it, so this is done more than once. */
-static int tao_take_over(struct sock *sk)
+int tao_take_over(struct sock *sk)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
 	struct tao_af *af;
@@ -499,9 +499,9 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 static void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
 {
 	guard(irqsave)();
-	write_seqcount_begin(&conn->peer_seq);
+	write_seqcount_begin(&conn->seq);
 	conn->peer = *peer;
-	write_seqcount_end(&conn->peer_seq);
+	write_seqcount_end(&conn->seq);
 }
 
 /* The peer of a connection that is protected. Any context, nothing locked. */
@@ -510,9 +510,25 @@ void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer)
 	unsigned int seq;
 
 	do {
-		seq = read_seqcount_begin(&conn->peer_seq);
+		seq = read_seqcount_begin(&conn->seq);
 		*peer = conn->peer;
-	} while (read_seqcount_retry(&conn->peer_seq, seq));
+	} while (read_seqcount_retry(&conn->seq, seq));
+}
+
+/* Both ISNs, and where the peer of @sk is in its stream: see tao_rcv_place(). Nothing locked. */
+u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
+			struct tao_numbers *numbers)
+{
+	unsigned int seq;
+	u64 place;
+
+	do {
+		seq = read_seqcount_begin(&conn->seq);
+		numbers->lisn = ntohl(READ_ONCE(conn->info.lisn));
+		numbers->risn = ntohl(READ_ONCE(conn->info.risn));
+		place = tao_rcv_place(sk, conn);
+	} while (read_seqcount_retry(&conn->seq, seq));
+	return place;
 }
 
 /* The connection of @sk is to be protected: @conn belongs to it from now on. */
@@ -737,12 +753,13 @@ void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
 		    struct tcp_repair_authopt *repair)
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
+	u64 place = tao_rcv_place(sk, conn);
 
 	*repair = (struct tcp_repair_authopt) {
 		.src_isn = ntohl(conn->info.lisn),
 		.dst_isn = ntohl(conn->info.risn),
 		.snd_sne = tao_rust_sne(conn->info.snd_sne, tp->snd_una, tp->snd_nxt),
-		.rcv_sne = tao_rcv_place(sk, conn) >> 32,
+		.rcv_sne = tao_rust_sne(place >> 32, place, tp->rcv_nxt),
 		.snd_seq = tp->snd_nxt,
 		.rcv_seq = tp->rcv_nxt,
 	};
@@ -754,14 +771,16 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 {
 	const struct tcp_sock *tp = tcp_sk(sk);
 	struct tcp_ao_info *info = &conn->info;
-	u64 rcv_sne;
+	u64 rcv_sne = tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt);
 
+	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
+	guard(irqsave)();
+	write_seqcount_begin(&conn->seq);
 	WRITE_ONCE(info->lisn, htonl(repair->src_isn));
 	WRITE_ONCE(info->risn, htonl(repair->dst_isn));
-	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
-	rcv_sne = tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt);
 	WRITE_ONCE(conn->rcv_shift, conn->rcv_shift + (rcv_sne << 32 | tp->rcv_nxt) -
 		   tao_rcv_place(sk, conn));
+	write_seqcount_end(&conn->seq);
 }
 
 /* @sk may be a request socket. */

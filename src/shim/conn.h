@@ -16,6 +16,9 @@ void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
 void tao_part(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
+int tao_take_over(struct sock *sk);
+u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
+			struct tao_numbers *numbers);
 const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk);
 int tao_attach(struct sock *sk, struct tao_conn *conn);
 void tao_hand_back(struct sock *sk);

@@ -110,6 +110,12 @@ static int tao_connect(struct sock *sk)
 		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
 	if (!err && !watched && tao_attached(sk))
 		tao_drop_backlog(sk);
+	/*
+	 * With TCP_FASTOPEN_CONNECT the socket could be found, and was not locked, since connect(): it
+	 * may have answered somebody whose segments nobody has verified.
+	 */
+	if (!err && tao_attached(sk) && sk->sk_state != TCP_SYN_SENT)
+		err = -ECONNABORTED;
 	if (!err)
 		err = tcp_connect(sk);
 	if (err)
@@ -132,7 +138,7 @@ static bool tao_pre_listen(struct ftrace_regs *fregs)
 	if (!conn)
 		return false;
 	tao_not_connected(conn);
-	return !tao_attached(sk) && tao_attach(sk, conn);
+	return tao_attached(sk) ? tao_take_over(sk) : tao_attach(sk, conn);
 }
 
 static int tao_refuse_listen(struct sock *sk)
@@ -155,6 +161,9 @@ int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 	struct tao_conn *conn = tao_attached(sk);
 	int err;
 
+	/* Its last connection may have ended without a call of the program's. */
+	if (conn && sk->sk_state == TCP_CLOSE)
+		tao_not_connected(conn);
 	if (conn && tao_rust_takes_md5(conn))
 		WRITE_ONCE(conn->md5_setter, current);
 	err = tao_orig_af(sk)->md5_parse(sk, optname, optval, optlen);
@@ -184,8 +193,26 @@ struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, in
 	return &conn->key;
 }
 
+/* Whether the stack makes no request of just any SYN: three places of tcp_conn_request(). */
+static bool tao_is_crowded(const struct sock *sk)
+{
+	const struct netns_ipv4 *ipv4 = &sock_net(sk)->ipv4;
+	int most = READ_ONCE(ipv4->sysctl_max_syn_backlog);
+
+	switch (READ_ONCE(ipv4->sysctl_tcp_syncookies)) {
+	case 0:
+		/* The last quarter is for those who have been here before. */
+		return inet_csk_reqsk_queue_is_full(sk) ||
+		       most - inet_csk_reqsk_queue_len(sk) < most >> 2;
+	case 2:
+		return true;
+	default:
+		return inet_csk_reqsk_queue_is_full(sk);
+	}
+}
+
 /*
- * A SYN that the stack would answer by a cookie, or drop, since the queue of requests is full. One
+ * A SYN that the stack would answer by a cookie, or drop, since there are too many requests. One
  * whose MAC is right is proof enough of a peer, and gets a request with an ISN that is new: to the
  * stack it is as if a TIME-WAIT socket had let it begin anew. What opens by a cookie has the ISNs
  * that its ACK shows, so that all of a recorded connection could be played again.
@@ -202,8 +229,7 @@ static bool tao_pre_conn_request(struct ftrace_regs *fregs)
 	struct net *net = sock_net(sk);
 	struct tao_peer peer;
 
-	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn ||
-	    (READ_ONCE(net->ipv4.sysctl_tcp_syncookies) != 2 && !inet_csk_reqsk_queue_is_full(sk)))
+	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn || !tao_is_crowded(sk))
 		return false;
 	tao_peer_of_skb(skb, rsk_ops->family, sk,
 			l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb)),
@@ -349,18 +375,19 @@ static int tao_copy_all_matching(const struct sock *sk, struct sock *newsk,
 	u8 ids[2];
 	u32 ao;
 
+	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	if (listener) {
 		/* What belongs to no request of the listener's is made of its own segment. */
 		origin = th->syn ? TAO_OF_FAST_OPEN :
 			 req->rsk_listener ? TAO_OF_REQUEST : TAO_OF_COOKIE;
 		tao_peer_of_sock(newsk, &peer);
-		child = tao_rust_child(listener, &peer, treq->used_tcp_ao, origin);
+		child = tao_rust_child(listener, &peer,
+				       origin == TAO_OF_COOKIE ? ao : treq->used_tcp_ao, origin);
 	}
 	if (child == TAO_CHILD_REFUSED)
 		goto hand_back;
 	treq->used_tcp_ao = child == TAO_CHILD_PROTECTED;
 	/* The ACK may ask for another key than the SYN did. */
-	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	if (ao) {
 		const struct tcp_ao_hdr *aoh = (const void *)th + ao;
 
@@ -453,6 +480,7 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	struct tao_numbers numbers = {};
 	struct tao_segment seg;
 	struct tao_peer peer;
+	bool begins = false;
 
 	if (unlikely(req)) {
 		/* The listener may be closed, and even have a connection: the request lives on. */
@@ -463,12 +491,10 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 	} else if (likely(conn)) {
 		/* The stack sets the ISN of the peer first, and then the state that has one. */
 		u8 now_in = smp_load_acquire(&sk->sk_state);
+		u64 place = tao_numbers_of_conn(sk, conn, &numbers);
 
-		numbers.lisn = ntohl(READ_ONCE(conn->info.lisn));
-		numbers.risn = ntohl(READ_ONCE(conn->info.risn));
+		begins = now_in == TCP_SYN_SENT || now_in == TCP_SYN_RECV;
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
-			u64 place = tao_rcv_place(sk, conn);
-
 			state = TAO_PAIRED;
 			numbers.sne = place >> 32;
 			numbers.seq = place;
@@ -492,6 +518,8 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
 	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
 		tao_peer_of_skb(skb, family, sk, l3index, &peer);
+	else if (unlikely(begins)) /* The state may still have that of the last connection. */
+		tao_peer_of_sock(sk, &peer);
 	else
 		tao_peer_of_conn(conn, &peer);
 	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);

@@ -61,7 +61,7 @@ struct tao_peer {
  * @attached: node in the list of states that are attached
  * @peer: its other end, if the connection is protected. Under the socket lock; others read it by
  *	tao_peer_of_conn().
- * @peer_seq: odd while @peer is written
+ * @seq: odd while @peer is written, or what TCP_REPAIR_AUTHOPT sets
  * @md5_setter: the task that is in TCP_MD5SIG of the socket, if it may be
  * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
  *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
@@ -78,7 +78,7 @@ struct tao_conn {
 	struct inet_timewait_sock *tw;
 	struct list_head	attached;
 	struct tao_peer		peer;
-	seqcount_t		peer_seq;
+	seqcount_t		seq;
 	const void		*md5_setter;
 	__u64			rcv_shift;
 	__u64			tw_rcv;

@@ -16,7 +16,7 @@ from conftest import OURS
 from craft import ACK, PSH, SYN
 from forge import Forger, md5_is_right
 from handshake import ANSWER, OPENING, Negotiated, names, sent
-from link import BAD, FIRST, PORT, REQUIRED, V4, V6, Ends, Link, Peer
+from link import BAD, FIRST, MAPPED_SERVER, PORT, REQUIRED, V4, V6, Ends, Link, Peer
 from requirement import requirement
 from rtnetlink import Rtnetlink
 from test_md5 import SECRET, counters, second_address, set_md5
@@ -42,7 +42,7 @@ def always(link: Link) -> None:
 
 
 @requirement(13)
-@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize("ends", [*ENDS, pytest.param(MAPPED_SERVER, id="mapped")])
 @pytest.mark.parametrize("client", TO_OURS)
 def test_a_peer_with_a_key_gets_a_request(link: Link, client, ends):
     """With all options that both ends want, as if there were no cookies."""
@@ -234,14 +234,18 @@ STRANGER = {"v4": "192.0.2.77", "v6": "2001:db8::77"}
 """Nobody has this address, and so nobody resets what is sent there."""
 
 
+def strangers(link: Link, ends: Ends) -> Forger:
+    """Speaks as somebody without a key, whom B can answer."""
+    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
+        rtnetlink.add_neighbours(link.b.interface, [STRANGER[ends.wire]], link.a.mac)
+    return Forger(link, link.a, ends.wire, 0, PORT, unsigned=True)
+
+
 def flood(link: Link, ends: Ends, listener: Peer, backlog: int) -> None:
     """SYNs of somebody without a key, until there are cookies for them."""
-    address = STRANGER[ends.wire]
-    with link.b.namespace.entered(), Rtnetlink() as rtnetlink:
-        rtnetlink.add_neighbours(link.b.interface, [address], link.a.mac)
     listener.sock.listen(backlog)
-    forger = Forger(link, link.a, ends.wire, 0, PORT, unsigned=True)
-    syn = forger.tcp(src=address, seq=1000, ack=0, flags=SYN)
+    forger = strangers(link, ends)
+    syn = forger.tcp(src=STRANGER[ends.wire], seq=1000, ack=0, flags=SYN)
     for port in range(2000, 2000 + backlog + 2):
         forger.send(replace(syn, sport=port))
     wait_for("cookies", lambda: cookies(link)[0] > 0)
@@ -264,6 +268,25 @@ def test_flood_of_strangers(link: Link, ends, syncookies):
     # What was sent to strangers is unsigned.
     link.audit(unsigned=True)
     assert link.b.counters() == {}
+
+
+@requirement(21)
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_last_quarter_without_cookies(link: Link, ends):
+    """It is for those who have been here before; and for a peer with a key, who has not."""
+    link.b.namespace.write_sysctl("net/ipv4/tcp_syncookies", 0)
+    link.b.namespace.write_sysctl("net/ipv4/tcp_max_syn_backlog", 16)
+    listener = link.listen("ours", ends, FIRST)
+    forger = strangers(link, ends)
+    syn = forger.tcp(src=STRANGER[ends.wire], seq=1000, ack=0, flags=SYN)
+    for port in range(2000, 2020):
+        forger.send(replace(syn, sport=port))
+    drops = link.b.namespace.counters
+    wait_for("no more room", lambda: drops()["ListenDrops"] > 0)
+    connection = link.connect(link.client("native", ends, FIRST), listener)
+    connection.exchange()
+    link.audit(unsigned=True)
 
 
 @requirement(21)

@@ -26,6 +26,7 @@ from handshake import (
 )
 from link import FIRST, PORT, REQUIRED, V4, V6, Connection, Ends, Host, Link, Peer
 from requirement import requirement
+from test_unload import states
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 
@@ -195,6 +196,28 @@ def test_first_key_between_connect_and_send(link: Link, ends):
     assert sent(link, link.a, OPENING)[0].payload == DATA
 
 
+@requirement(21)
+@pytest.mark.ours
+@pytest.mark.parametrize("ends", ENDS)
+def test_stranger_between_connect_and_send(link: Link, ends):
+    """With TCP_FASTOPEN_CONNECT he meets a socket that waits for an answer. send() gives up."""
+    without_cookies(link)
+    client = link.client("ours", ends)
+    client.sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    client.sock.connect((client.address, PORT))
+    forger = Forger(link, link.b, ends.wire, PORT, client.sock.getsockname()[1], unsigned=True)
+    forger.send(forger.tcp(seq=5000, ack=0, flags=SYN))
+    wait_for("it to cross", lambda: SYN_RECV in states(link))
+    client.add(FIRST)
+    client.sock.setblocking(False)  # it would wait for a socket that can be written to
+    with pytest.raises(ConnectionAbortedError):
+        client.sock.send(DATA)
+    assert abi.get_authopt(client.sock).flags == 0
+    report = link.audit(unsigned=True)
+    assert DATA not in [record.segment.payload for record in report.records if record.segment]
+
+
+SYN_RECV = "03"
 TCP_FASTOPEN_CONNECT = 30
 
 

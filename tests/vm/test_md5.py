@@ -30,6 +30,7 @@ from link import (
 )
 from requirement import requirement
 from rtnetlink import Rtnetlink
+from test_reuse import disconnect
 
 pytestmark = pytest.mark.ours
 
@@ -280,6 +281,17 @@ def test_md5_in_a_protected_connection(link, ends, victim):
     connection.exchange(b"undisturbed", b"as well")
     connection.close()
     assert len(link.audit().bad) == count
+
+
+@requirement(32)
+@pytest.mark.parametrize("ends", ENDS)
+def test_md5_key_after_a_protected_connection(link, ends):
+    """The connection is over, and the socket as it was before: it takes one."""
+    connection = link.connected("ours", "ours", ends)
+    connection.exchange()
+    disconnect(connection.client.sock)
+    set_md5(connection.client)
+    link.verify()
 
 
 @requirement(32)
