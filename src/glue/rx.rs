@@ -136,11 +136,7 @@ enum Refusal {
 }
 
 /// `Ok(true)`: its MAC is right. `Ok(false)`: it needs none.
-fn judge(
-    conn: &Conn,
-    received: &Received<'_>,
-    state: State,
-) -> Result<bool, Refusal> {
+fn judge(conn: &Conn, received: &Received<'_>, state: State) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
     let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
     let keyed = match state {

@@ -14,7 +14,7 @@ UFFD_API, MODE_MISSING = 0xAA, 1
 
 
 class Fault:
-    """A value of which only the first bytes are there before `let`: system calls wait for others."""
+    """A value of which only the first bytes are there before `let`; system calls wait for more."""
 
     def __init__(self, value: bytes, begins: int) -> None:
         self._begins, self._rest = value[:begins], value[begins:]

@@ -1,7 +1,7 @@
 """What holds if a hook is not reached: the state of a protected connection is shut by itself.
 
 `scripts/detached` runs this with the module built so that calls of one hooked function go to the
-kernel as long as a switch is on. With the module as it is, the switch is missing and all hooks hold.
+kernel as long as a switch is on. With the module as it is, there is no switch and all hooks hold.
 """
 
 import os

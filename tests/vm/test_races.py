@@ -1,4 +1,4 @@
-"""Windows of some nanoseconds, between two CPUs: the sabotages that these tests notice widen them."""
+"""Windows of some nanoseconds between two CPUs; sabotages widen them, and these tests notice."""
 
 import os
 import socket
