@@ -11,7 +11,8 @@ from ipaddress import ip_interface
 from types import TracebackType
 from typing import Self
 
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x200, 0x400
+NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLMSG_ERROR = 2
 RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH = 16, 17, 20, 24, 28
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
@@ -154,10 +155,10 @@ class Rtnetlink:
             self._request(RTM_NEWROUTE, flags, body + attribute(RTA_OIF, index))
 
     def add_neighbours(self, name: str, addresses: Iterable[str], mac: bytes) -> None:
-        """Where these addresses are, so that nobody has to ask."""
+        """Where these addresses are, so that nobody has to ask, nor waits for an answer."""
         index = socket.if_nametoindex(name)
         for address in map(ip_interface, addresses):
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             body = struct.pack("=BxxxiHBB", family, index, NUD_PERMANENT, 0, 0)
             body += attribute(NDA_DST, address.packed) + attribute(NDA_LLADDR, mac)
-            self._request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, body)
+            self._request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
