@@ -147,6 +147,11 @@ impl Conn {
         self.lacks_isns.load(Relaxed)
     }
 
+    /// Both ISNs of its connection mean something. Under the socket lock.
+    pub(super) fn knows_isns(&self) -> bool {
+        self.is_protected() && !self.lacks_isns()
+    }
+
     /// `TCP_REPAIR_AUTHOPT` has told the ISNs.
     pub(super) fn know_isns(&self) {
         self.lacks_isns.store(false, Relaxed);

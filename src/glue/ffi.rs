@@ -378,7 +378,8 @@ impl SockLock<'_> {
             src_isn: crate::proto::wire::Isn(raw.src_isn),
             dst_isn: crate::proto::wire::Isn(raw.dst_isn),
             snd_sne: crate::proto::sne::Sne(raw.snd_sne),
-            rcv_sne: crate::proto::sne::Sne(raw.rcv_sne),
+            // It is counted from the peer's ISN, which an unprotected connection does not keep.
+            rcv_sne: crate::proto::sne::Sne(if conn.knows_isns() { raw.rcv_sne } else { 0 }),
             snd_seq: raw.snd_seq,
             rcv_seq: raw.rcv_seq,
         }
