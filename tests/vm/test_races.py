@@ -21,7 +21,7 @@ ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 
 
 @contextmanager
-def elsewhere(work: Callable[[], None]) -> Iterator[None]:
+def elsewhere(work: Callable[[], None], pause: float = 0.001) -> Iterator[None]:
     """Does the work again and again on one CPU, while what is inside runs on another.
 
     What is inside must not look at the capture, which is never complete.
@@ -37,7 +37,7 @@ def elsewhere(work: Callable[[], None]) -> Iterator[None]:
         while not ended.is_set():
             work()
             rounds += 1
-            time.sleep(0.001)
+            time.sleep(pause)
 
     os.sched_setaffinity(0, cpus[:1])
     thread = threading.Thread(target=repeat)
@@ -57,8 +57,8 @@ def test_state_goes_while_a_segment_asks_for_it(link: Link, ends):
     """connect() to a peer without a key parks the state, while segments come for the socket."""
     forger = Forger(link, link.b, ends.wire, PORT, 5000, unsigned=True)
     frame = forger.frame(forger.tcp(seq=1, ack=1, flags=ACK))
-    with elsewhere(lambda: link.b.inject(frame)):
-        for _ in range(20):
+    with elsewhere(lambda: link.b.inject(frame), pause=0.0001):
+        for _ in range(80):
             client = link.client("ours", ends)
             client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             client.sock.bind((link.a.address(ends.wire, ends.client), 5000))
