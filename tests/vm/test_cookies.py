@@ -123,11 +123,13 @@ def sockets(link: Link) -> int:
 def test_a_recorded_connection_is_played_again(link: Link, ends, fast, what):
     """Not a byte of it reaches the program, though each MAC was right once."""
     always(link)
+    if fast:
+        link.a.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x1 | 0x4)
+        # For listeners that begin to listen from now on.
+        link.b.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x2 | 0x200 | 0x400)
     listener = link.listen("ours", ends, FIRST)
     client = link.client("native", ends, FIRST)
     if fast:
-        link.a.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x1 | 0x4)
-        link.b.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x2 | 0x200 | 0x400)
         client.sock.sendto(b"ping", socket.MSG_FASTOPEN, (client.address, PORT))
         server = listener.accept()
         assert server.sock.recv(100) == b"ping"

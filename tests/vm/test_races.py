@@ -1,8 +1,8 @@
 """Windows of some nanoseconds between two CPUs; sabotages widen them, and these tests notice."""
 
 import os
+import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,32 +22,33 @@ ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 
 @contextmanager
 def elsewhere(work: Callable[[], None], pause: float = 0.001) -> Iterator[None]:
-    """Does the work again and again on one CPU, while what is inside runs on another.
+    """A process does the work again and again on one CPU, while what is inside runs on another.
 
     What is inside must not look at the capture, which is never complete.
     """
     cpus = sorted(os.sched_getaffinity(0))
     assert len(cpus) > 1, "it takes two CPUs"
-    ended = threading.Event()
-    rounds = 0
-
-    def repeat() -> None:
-        nonlocal rounds
-        os.sched_setaffinity(0, cpus[1:])
-        while not ended.is_set():
+    begun, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.sched_setaffinity(0, cpus[1:])
             work()
-            rounds += 1
-            time.sleep(pause)
-
+            os.write(tell, b"!")
+            while True:
+                work()
+                time.sleep(pause)
+        finally:
+            os._exit(1)
+    os.close(tell)
     os.sched_setaffinity(0, cpus[:1])
-    thread = threading.Thread(target=repeat)
-    thread.start()
     try:
-        wait_for("the other CPU to be at work", lambda: rounds)
+        assert os.read(begun, 1), "it has ended"
         yield
     finally:
-        ended.set()
-        thread.join()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(begun)
         os.sched_setaffinity(0, cpus)
 
 
