@@ -9,7 +9,7 @@ import pytest
 
 import abi
 from clock import wait_for
-from link import FIRST, SECOND, V4, V6, Link, Peer
+from link import FIRST, SECOND, V4, V6, Connection, Link, Peer
 from requirement import requirement
 from test_live_keys import OURS_FIRST, ends_of
 from test_socket_options import refused
@@ -50,25 +50,36 @@ def is_silent(link: Link, peer: Peer, since: int) -> bool:
     return not [r for r in link.verify().records[since:] if r.source in addresses]
 
 
+def loses_its_key(connection: Connection, changed: str) -> tuple[Peer, Peer, int]:
+    """One end does, and may be without for long; gives it, the other, and the records so far."""
+    connection.exchange()
+    end, other = ends_of(connection, changed)
+    set_grace(end, HOUR)
+    before = len(connection.client.link.verify().records)
+    end.delete(FIRST)
+    return end, other, before
+
+
+def gets_it_back(end: Peer, other: Peer) -> None:
+    """What was held up arrives, and the program has heard of nothing."""
+    assert not complains(end)
+    end.add(FIRST)
+    assert other.sock.recv(100) == DATA
+    assert not complains(end)
+    assert end.sock.getsockopt(*SO_ERROR) == 0
+
+
 @requirement(17)
 @ENDS
 @WHOSE
 def test_deleted_and_added_again(link, client, server, changed, ends):
     """50 ms later, while there is data to send: the program never hears of it."""
     connection = link.connected(client, server, ends)
-    connection.exchange()
-    end, other = ends_of(connection, changed)
-    set_grace(end, HOUR)
-    before = len(link.verify().records)
-    end.delete(FIRST)
+    end, other, before = loses_its_key(connection, changed)
     assert end.sock.send(DATA) == len(DATA)
     time.sleep(0.05)
     assert is_silent(link, end, before)
-    assert not complains(end)
-    end.add(FIRST)
-    assert other.sock.recv(100) == DATA
-    assert not complains(end)
-    assert end.sock.getsockopt(*SO_ERROR) == 0
+    gets_it_back(end, other)
     connection.exchange()
     connection.close()
     link.verify()
@@ -107,18 +118,11 @@ def test_hole_between_two_lifetimes(link, wall, ends):
 def test_timers_go_on(link, client, server, changed, ends):
     """What is due again is tried again, and none of it is told."""
     connection = link.connected(client, server, ends)
-    connection.exchange()
-    end, other = ends_of(connection, changed)
-    set_grace(end, HOUR)
-    before = len(link.verify().records)
-    end.delete(FIRST)
+    end, other, before = loses_its_key(connection, changed)
     end.sock.send(DATA)
     wait_for("it to be tried again, twice", lambda: tries(end) >= 2)
     assert is_silent(link, end, before)
-    assert not complains(end)
-    end.add(FIRST)
-    assert other.sock.recv(100) == DATA
-    assert end.sock.getsockopt(*SO_ERROR) == 0
+    gets_it_back(end, other)
     connection.exchange()
     link.verify()
 
