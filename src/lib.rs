@@ -8,10 +8,3 @@
 #![no_std]
 
 pub mod proto;
-
-/// Overwrites `secret` with zeros, in a way that the compiler may not drop.
-///
-/// The kernel root has the same function over `memzero_explicit()`.
-pub fn wipe(secret: &mut [u8]) {
-    zeroize::Zeroize::zeroize(secret);
-}

@@ -7,7 +7,6 @@
 mod glue;
 mod proto;
 
-use glue::ffi::wipe;
 use kernel::prelude::*;
 
 module! {

@@ -12,19 +12,19 @@ use kernel::sync::Arc;
 use kernel::types::Opaque;
 
 use super::ffi::bindings;
-use super::ffi::peer_of;
-use super::ffi::Sock;
 use super::netns::Netns;
 use super::rcu::RcuSlot;
+use super::sock::peer_of;
+use super::sock::Sock;
 use super::traffic::TrafficKey;
 use crate::proto::conn::lack_is_told;
 use crate::proto::conn::preferred;
-use crate::proto::conn::KeyIds;
 use crate::proto::mkt::Peer;
 use crate::proto::noted::Extent;
 use crate::proto::noted::Noted;
 use crate::proto::sockopt::SockFlags;
 use crate::proto::wire::KeyId;
+use crate::proto::wire::KeyIds;
 
 /// Traffic keys to receive with that are kept: while the peer changes keys, segments of the old
 /// one still come.

@@ -68,6 +68,10 @@ impl MacKey for PreparedKey {
         state
     }
 
+    fn erase(secret: &mut [u8]) {
+        wipe(secret);
+    }
+
     fn wipe(&mut self) {
         // SAFETY: The union is plain data, of which zeros are a value.
         wipe(unsafe {

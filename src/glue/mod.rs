@@ -3,26 +3,30 @@
 //! The safe side of the seam: what the kernel asks for, answered with the protocol core.
 //!
 //! ```text
-//! setsockopt   hooks -> sockopt -> keydb
-//! transmit     hooks -> tx -> proto
-//! receive      hooks -> rx -> proto
-//! /proc        hooks -> netns -> proto::show
+//! setsockopt   entry -> sockopt -> keydb
+//! transmit     entry -> tx -> traffic
+//! receive      entry -> rx -> traffic
+//! /proc        entry -> netns -> proto::show
 //! ```
 //!
-//! `unsafe` is in [`ffi`] and [`crypto`] (kernel functions), [`hooks`] (entries from C), [`rcu`],
-//! [`keydb`] and [`conn`] (what RCU or the stack keeps alive) only.
+//! `unsafe` is in [`ffi`], [`sock`], [`segment`] and [`crypto`] (kernel functions), [`entry`]
+//! (entries from C), [`rcu`], [`keydb`], [`conn`] and [`state`] (what RCU or the stack keeps alive)
+//! only.
 
 mod conn;
 mod crypto;
-pub(crate) mod ffi;
-mod hooks;
+mod entry;
+mod ffi;
 mod keydb;
 mod netns;
 mod rcu;
 mod rfc9235;
 mod rx;
+mod segment;
 pub(crate) mod selftest;
+mod sock;
 mod sockopt;
+mod state;
 mod traffic;
 mod tx;
 

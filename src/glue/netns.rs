@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module has in a network namespace: keys and limits. `/proc/net/tcp_authopt` is read
-//! here.
+//! What the module has in a network namespace: keys and limits, and what they say of a peer.
+//! `/proc/net/tcp_authopt` is read here.
 
 use core::fmt::Write;
 
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::atomic::Atomic;
+use kernel::sync::rcu;
 
+use super::ffi::now;
 use super::keydb::KeyDb;
+use crate::proto::mkt::Peer;
+use crate::proto::select;
 use crate::proto::select::Policy;
 use crate::proto::select::Rule;
 use crate::proto::show;
@@ -68,6 +72,21 @@ impl Netns {
             },
             accept_tolerance: self.accept_tolerance.load(Relaxed),
         }
+    }
+
+    /// Some key matches the peer, valid or not.
+    pub(super) fn is_keyed(&self, peer: &Peer) -> bool {
+        let guard = rcu::read_lock();
+        select::any_match(self.keys.matching(&guard, peer))
+    }
+
+    /// Some key that matches the peer may be used to send.
+    pub(super) fn may_send(&self, peer: &Peer) -> bool {
+        let guard = rcu::read_lock();
+        let matching = self.keys.matching(&guard, peer);
+        select::send_key(matching, None, self.policy(), now())
+            .key
+            .is_some()
     }
 
     /// Writes the line of `/proc/net/tcp_authopt` at `position`: 0 is the heading. Returns its

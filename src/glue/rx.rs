@@ -19,46 +19,26 @@ use kernel::sync::rcu;
 use super::conn::Conn;
 use super::ffi::bindings;
 use super::ffi::now;
-use super::ffi::Segment;
-use super::ffi::Sock;
 use super::rcu::RcuSlot;
+use super::segment::Segment;
+use super::sock::Sock;
 use super::traffic::Grounds;
 use super::traffic::NoMac;
 use super::traffic::TrafficKey;
-use super::tx::may_send;
 use crate::proto::conn::isns_and_sne;
 use crate::proto::conn::Context;
-use crate::proto::conn::KeyIds;
-use crate::proto::kdf::Isns;
+use crate::proto::conn::NoIsns;
 use crate::proto::mac::tags_equal;
 use crate::proto::mkt::Peer;
 use crate::proto::noted::Extent;
 use crate::proto::select;
-use crate::proto::sne::Sne;
 use crate::proto::verdict::first_step;
 use crate::proto::verdict::Discard;
 use crate::proto::verdict::Step;
 use crate::proto::wire::parse_auth;
 use crate::proto::wire::AoOption;
-use crate::proto::wire::Isn;
+use crate::proto::wire::KeyId;
 use crate::proto::wire::TcpHeader;
-
-/// Whose connection a received segment belongs to.
-#[derive(Clone, Copy)]
-pub(super) enum State {
-    /// A listener's, and none yet.
-    Listen,
-    /// That of a listener's request, whose SYN was signed: the stack lets no other pass to here.
-    Request(Context),
-    /// That of the state itself, which is protected.
-    Own(Context),
-    /// The same, of which a TIME-WAIT socket is left. Where that is asked nothing may be allocated.
-    TimeWait(Context),
-    /// It has ended.
-    Closed,
-    /// It is not protected.
-    Unprotected,
-}
 
 /// A segment that has come.
 pub(super) struct Received<'a> {
@@ -75,10 +55,10 @@ pub(super) fn receive(
     conn: &Conn,
     sk: Sock<'_>,
     received: &Received<'_>,
-    state: State,
+    context: Context,
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
-    match judge(conn, received, state) {
+    match judge(conn, received, context) {
         // What the stack does for a segment without AO it does not do behind this hook.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
@@ -135,78 +115,61 @@ enum Refusal {
     Unknown,
 }
 
+impl From<NoIsns> for Refusal {
+    fn from(no: NoIsns) -> Self {
+        match no {
+            NoIsns::Closed => Self::Closed,
+            NoIsns::NoRequest => Self::Unknown,
+        }
+    }
+}
+
 /// `Ok(true)`: its MAC is right. `Ok(false)`: it needs none.
-fn judge(conn: &Conn, received: &Received<'_>, state: State) -> Result<bool, Refusal> {
+fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
     let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
-    let keyed = match state {
-        State::Unprotected => false,
-        State::Listen => is_keyed(conn, &received.peer),
-        // Even if its last key is gone.
-        State::Request(_) | State::Own(_) | State::TimeWait(_) | State::Closed => true,
-    };
+    let keyed = context
+        .must_be_signed()
+        .unwrap_or_else(|| conn.net.is_keyed(&received.peer));
     let reject = conn.flags().reject_unexpected;
     let option = match first_step(parse_auth(&tcp), keyed, reject) {
         Step::Drop(discard) => return Err(Refusal::Discard(discard)),
         Step::CheckMd5 => return Ok(false),
         Step::Verify(option) => option,
     };
-    let own = matches!(state, State::Own(_) | State::TimeWait(_));
     // The stack would answer the ACK of a request: not unless that can be signed.
-    if matches!(state, State::Request(_)) && !may_send(conn, &received.peer) {
+    if matches!(context, Context::Request(_)) && !conn.net.may_send(&received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, received, &tcp, &option, state)?;
-    // A SYN may be of any age.
-    if own && (!tcp.syn() || tcp.ack()) {
-        let ids = KeyIds {
-            keyid: option.keyid,
-            rnext: option.rnext,
-        };
-        let data = received
-            .segment
-            .len
-            .saturating_sub(tcp.bytes().len() as u32);
-        let extent = state.context().and_then(|it| Extent::of(it, &tcp, data));
-        if let Some(extent) = extent {
-            conn.on_received(ids, extent);
+    verify(conn, received, &tcp, &option, context)?;
+    if context.goes_by_its_ids(&tcp) {
+        let header_len = tcp.bytes().len() as u32;
+        let data = received.segment.len.saturating_sub(header_len);
+        if let Some(extent) = Extent::of(context, &tcp, data) {
+            conn.on_received(option.ids, extent);
         }
     }
     Ok(true)
 }
 
-/// Some key matches the peer, valid or not.
-pub(super) fn is_keyed(conn: &Conn, peer: &Peer) -> bool {
-    let guard = rcu::read_lock();
-    select::any_match(conn.net.keys.matching(&guard, peer))
-}
-
+/// Whether the MAC of a segment is right: the key is looked up among those that are kept; else it is
+/// derived, checked, and kept.
 fn verify(
     conn: &Conn,
     received: &Received<'_>,
     tcp: &TcpHeader<'_>,
     option: &AoOption,
-    state: State,
+    context: Context,
 ) -> Result<(), Refusal> {
     let Received { segment, peer, .. } = received;
-    let opening = tcp.syn() && !tcp.ack();
+    let ids = option.ids;
     let ends = segment.endpoints(tcp.source(), tcp.dest());
-    let context = state.context().ok_or(Refusal::Closed)?;
-    let (isns, sne) = isns_and_sne(context, tcp).ok_or(Refusal::Unknown)?;
-    let check = |key: &TrafficKey| {
-        let mac = key
-            .mac(sne, &ends, tcp, option.offset, segment)
-            .map_err(|err| match err {
-                NoMac::Malformed => Refusal::Discard(Discard::Malformed),
-                NoMac::Unreadable => Refusal::Discard(Discard::BadMac),
-            })?;
-        if tags_equal(&mac, &option.mac) {
-            Ok(())
-        } else {
-            Err(Refusal::Discard(Discard::BadMac))
-        }
+    let (isns, sne) = isns_and_sne(context, tcp)?;
+    let check = |key: &TrafficKey| match key.mac(sne, &ends, tcp, option.offset, segment) {
+        Ok(mac) if tags_equal(&mac, &option.mac) => Ok(()),
+        Ok(_) | Err(NoMac::Unreadable) => Err(Refusal::Discard(Discard::BadMac)),
+        Err(NoMac::Malformed) => Err(Refusal::Discard(Discard::Malformed)),
     };
-
     let now = now();
     let guard = rcu::read_lock();
     let keys = &conn.net.keys;
@@ -215,40 +178,55 @@ fn verify(
         preferred: None,
         isns,
     };
-    // Traffic keys are kept for the pair of ISNs of a connection: not for a SYN, a listener's
-    // requests, or an answer to our SYN, whose ISN is not settled before it is verified. In
-    // TIME-WAIT those that are there are used, and others derived for each segment.
-    let (uses_kept, keeps) = match state {
-        State::Own(Context::Paired { .. }) => (!opening, !opening),
-        State::TimeWait(_) => (!opening, false),
-        _ => (false, false),
-    };
-    let kept = |keyid| {
-        let slots = conn.rx.iter().filter(|_| uses_kept);
-        slots
-            .map(|slot| (slot, slot.get(&guard)))
-            .find(move |(_, key)| key.is_some_and(|key| key.ids.keyid == keyid))
-    };
-    let old = kept(option.keyid);
-    let last = old.and_then(|(_, key)| key);
+
+    // Look up.
+    let old = looks_up(context, tcp)
+        .then(|| kept(conn, ids.keyid, &guard))
+        .flatten();
+    let last = old.map(|(_, key)| key);
     if let Some(key) = last.filter(|key| key.holds(grounds, now)) {
         return check(key);
     }
 
+    // Derive.
     let matching = keys.matching(&guard, peer);
-    let chosen = select::recv_key(matching, option.keyid, conn.net.policy(), now);
+    let chosen = select::recv_key(matching, ids.keyid, conn.net.policy(), now);
     let mkt = chosen.key.ok_or(Refusal::Discard(Discard::KeyNotFound))?;
-    let ids = KeyIds {
-        keyid: option.keyid,
-        rnext: option.rnext,
-    };
     let mut key = TrafficKey::chosen(mkt, ids, grounds, chosen.holds);
     key.derive(mkt, &ends, last);
+
     check(&key)?;
-    if keeps {
+
+    if keeps(context, tcp) {
         keep(conn, &key, old.map(|(slot, _)| slot), &guard);
     }
     Ok(())
+}
+
+/// Whether the traffic key of a segment may be one that is kept: they are for the pair of ISNs of a
+/// connection. So it is not for a SYN, a listener's requests, or an answer to our SYN, whose ISN is
+/// not settled before it is verified.
+fn looks_up(context: Context, tcp: &TcpHeader<'_>) -> bool {
+    !tcp.opens() && matches!(context, Context::Paired(_) | Context::TimeWait(_))
+}
+
+/// Whether a traffic key that was derived for a segment is kept. In TIME-WAIT, where nothing may be
+/// allocated, others are derived for each segment.
+fn keeps(context: Context, tcp: &TcpHeader<'_>) -> bool {
+    !tcp.opens() && matches!(context, Context::Paired(_))
+}
+
+/// The traffic key that is kept for a KeyID, and where.
+fn kept<'g>(
+    conn: &'g Conn,
+    keyid: KeyId,
+    guard: &'g rcu::Guard,
+) -> Option<(&'g RcuSlot<TrafficKey>, &'g TrafficKey)> {
+    let mut slots = conn
+        .rx
+        .iter()
+        .filter_map(|slot| Some((slot, slot.get(guard)?)));
+    slots.find(|(_, key)| key.ids.keyid == keyid)
 }
 
 /// Puts a key that has verified where the last one with its KeyID was; else into a free slot, else
@@ -264,39 +242,5 @@ fn keep(conn: &Conn, key: &TrafficKey, slot: Option<&RcuSlot<TrafficKey>>, guard
         });
     if let (Some(slot), Some(key)) = (slot, key.to_keep()) {
         slot.set(Some(key));
-    }
-}
-
-impl State {
-    /// What is known of the connection; `None` if there is none.
-    fn context(self) -> Option<Context> {
-        match self {
-            Self::Listen => Some(Context::Listen),
-            Self::Request(context) | Self::Own(context) | Self::TimeWait(context) => Some(context),
-            Self::Closed | Self::Unprotected => None,
-        }
-    }
-
-    /// Of what C knows.
-    pub(super) fn new(state: bindings::tao_state, numbers: &bindings::tao_numbers) -> Self {
-        let paired = Context::Paired {
-            isns: Isns {
-                src: Isn(numbers.risn),
-                dst: Isn(numbers.lisn),
-            },
-            basis: Sne(numbers.sne),
-            basis_seq: numbers.seq,
-        };
-        match state {
-            bindings::tao_state_TAO_LISTEN => Self::Listen,
-            bindings::tao_state_TAO_REQUEST => Self::Request(paired),
-            bindings::tao_state_TAO_SYN_SENT => Self::Own(Context::SynSent {
-                dst: Isn(numbers.lisn),
-            }),
-            bindings::tao_state_TAO_PAIRED => Self::Own(paired),
-            bindings::tao_state_TAO_TIME_WAIT => Self::TimeWait(paired),
-            bindings::tao_state_TAO_UNPROTECTED => Self::Unprotected,
-            _ => Self::Closed,
-        }
     }
 }

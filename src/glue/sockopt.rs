@@ -17,12 +17,12 @@ use kernel::sync::rcu;
 use super::conn::Conn;
 use super::ffi;
 use super::ffi::bindings;
-use super::ffi::Call;
-use super::ffi::SockLock;
-use super::hooks;
-use super::hooks::NewState;
 use super::keydb::Settling;
 use super::netns::Netns;
+use super::sock::Call;
+use super::sock::SockLock;
+use super::state;
+use super::state::NewState;
 use crate::proto::error::Error;
 use crate::proto::mkt::parse_key;
 use crate::proto::mkt::KeyRequest;
@@ -77,7 +77,7 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
     }
     let lock = call.lock();
     if call.optname() == uapi::TCP_AUTHOPT {
-        let authopt = hooks::with_state(&lock, |conn| {
+        let authopt = state::with_state(&lock, |conn| {
             conn.flags().emit(
                 conn.is_protected(),
                 conn.sent().unwrap_or_default(),
@@ -91,7 +91,7 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
         if !call.sock().in_repair() {
             return Err(Error::Perm);
         }
-        let repair = hooks::with_state(&lock, |conn| lock.repair(conn).emit());
+        let repair = state::with_state(&lock, |conn| state::repair(&lock, conn).emit());
         let repair = repair.ok_or(Error::NoEnt)?;
         drop(lock);
         call.copy_out(&repair)?;
@@ -100,13 +100,13 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
 }
 
 /// Without the socket lock, so that it may not hold any more when that is taken: state of the
-/// kernel's that another thread has added is then met by [`hooks::with_state`], which finds none of
-/// ours beside it, and by [`hooks::give_state`], which fails.
+/// kernel's that another thread has added is then met by [`state::with_state`], which finds none of
+/// ours beside it, and by [`NewState::prepare`], which fails.
 fn owner(call: &Call<'_>) -> Owner {
     let _guard = rcu::read_lock();
     if call.has_native() {
         Owner::Native
-    } else if hooks::has_state(call.sock()) {
+    } else if state::has_state(call.sock()) {
         Owner::Ours
     } else {
         Owner::Neither
@@ -122,7 +122,7 @@ fn set_authopt(call: &Call<'_>) -> Result<(), Error> {
     let flags = SockFlags::parse(&authopt)?;
     ffi::wake()?;
     let lock = call.lock();
-    let had_state = hooks::with_state(&lock, |conn| {
+    let had_state = state::with_state(&lock, |conn| {
         conn.set_flags(flags);
         let ids = ids_received(&authopt);
         let restores = conn.is_protected() && call.sock().in_repair();
@@ -144,7 +144,7 @@ fn new_state<'a>(
     lock: &'a SockLock<'a>,
     flags: SockFlags,
 ) -> Result<NewState<'a>, Error> {
-    let net = hooks::netns_of(call.sock());
+    let net = state::netns_of(call.sock());
     let conn = Conn::new(net, flags, call.sock(), GFP_KERNEL_ACCOUNT).ok_or(Error::NoMem)?;
     let open = !matches!(
         u32::from(call.state()),
@@ -161,7 +161,7 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
     let mut key = Secret([0; uapi::KEY_LEN]);
     call.copy_in(&mut key.0)?;
     let request = parse_key(&key.0, family)?;
-    let net = hooks::netns_of(call.sock());
+    let net = state::netns_of(call.sock());
     let settling = match request {
         KeyRequest::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
         KeyRequest::Delete(identity, ifindex) => net.keys.delete(&identity, ifindex)?,
@@ -180,7 +180,7 @@ fn add_key(call: &Call<'_>, net: &Netns, spec: &KeySpec, key: &[u8]) -> Result<S
     }
     ffi::wake()?;
     let lock = call.lock();
-    let state = match hooks::with_state(&lock, |_| ()) {
+    let state = match state::with_state(&lock, |_| ()) {
         Some(()) => None,
         None => Some(new_state(call, &lock, SockFlags::default())?),
     };
@@ -201,7 +201,7 @@ fn set_repair(call: &Call<'_>) -> Result<(), Error> {
     if u32::from(call.state()) != bindings::TCP_ESTABLISHED {
         return Err(Error::Perm);
     }
-    hooks::with_state(&lock, |conn| {
+    state::with_state(&lock, |conn| {
         // It has no ISNs that mean anything, and would go on unsigned.
         if !conn.is_protected() {
             return Err(Error::NoEnt);
@@ -209,7 +209,7 @@ fn set_repair(call: &Call<'_>) -> Result<(), Error> {
         if !call.sock().in_repair() {
             return Err(Error::Perm);
         }
-        lock.set_repair(conn, &Repair::parse(&repair));
+        state::set_repair(&lock, conn, &Repair::parse(&repair));
         conn.know_isns();
         Ok(())
     })

@@ -5,11 +5,10 @@
 use kernel::prelude::*;
 
 use super::crypto::PreparedKey;
-use super::ffi::Segment;
 use super::keydb::Mkt;
 use super::rcu::RcuBox;
+use super::segment::Segment;
 use crate::proto::addr::Endpoints;
-use crate::proto::conn::KeyIds;
 use crate::proto::kdf;
 use crate::proto::kdf::Isns;
 use crate::proto::mac::MacKey;
@@ -19,6 +18,7 @@ use crate::proto::segment::Covers;
 use crate::proto::segment::MacHead;
 use crate::proto::sne::Sne;
 use crate::proto::wire::KeyId;
+use crate::proto::wire::KeyIds;
 use crate::proto::wire::Malformed;
 use crate::proto::wire::TcpHeader;
 use crate::proto::wire::MAC_LEN;
@@ -55,8 +55,9 @@ pub(super) struct TrafficKey {
     /// KeyID in segments signed with it; to send, the RNextKeyID to go with it.
     pub(super) ids: KeyIds,
     grounds: Grounds,
+    /// When the choice stands, as far as time goes.
     holds: Window,
-    /// Which MKT: `Mkt::secret()`.
+    /// Of the MKT: [`Mkt::secret()`].
     secret: u64,
     covers: Covers,
     key: PreparedKey,

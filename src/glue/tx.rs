@@ -14,27 +14,26 @@ use kernel::sync::rcu;
 use kernel::sync::rcu::Guard;
 
 use super::conn::Conn;
-use super::ffi::bindings;
 use super::ffi::now;
 use super::ffi::uptime;
-use super::ffi::Segment;
 use super::keydb::Mkt;
+use super::segment::Segment;
 use super::traffic::Grounds;
 use super::traffic::NoMac;
 use super::traffic::TrafficKey;
 use crate::proto::addr::Endpoints;
 use crate::proto::conn::isns_and_sne;
+use crate::proto::conn::preferred;
 use crate::proto::conn::rnext_id;
 use crate::proto::conn::Context;
-use crate::proto::conn::KeyIds;
+use crate::proto::conn::Numbers;
 use crate::proto::error::Error;
-use crate::proto::kdf::Isns;
 use crate::proto::mkt::Peer;
 use crate::proto::select;
 use crate::proto::sne::Sne;
 use crate::proto::wire::AoOption;
-use crate::proto::wire::Isn;
 use crate::proto::wire::KeyId;
+use crate::proto::wire::KeyIds;
 use crate::proto::wire::TcpHeader;
 use crate::proto::wire::AO_LEN;
 use crate::proto::wire::MAC_LEN;
@@ -64,16 +63,15 @@ pub(super) fn transmit(
     conn: &Conn,
     segment: &Segment<'_>,
     header: &mut [u8],
-    numbers: &bindings::tao_numbers,
+    numbers: Numbers,
 ) -> Result<(), Unsent> {
     if conn.lacks_isns() {
         return Err(Error::NoKey.into());
     }
-    let context = outgoing(numbers);
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
-    let opening = tcp.syn() && !tcp.ack();
+    let opening = tcp.opens();
     let ends = segment.endpoints(tcp.source(), tcp.dest());
-    let (isns, sne) = isns_and_sne(context, &tcp).ok_or(Error::Inval)?;
+    let (isns, sne) = isns_and_sne(Context::Paired(numbers), &tcp).map_err(|_| Error::Inval)?;
 
     let now = now();
     let guard = rcu::read_lock();
@@ -117,43 +115,20 @@ pub(super) fn reply(
     segment: &Segment<'_>,
     header: &mut [u8],
     peer: &Peer,
-    numbers: &bindings::tao_numbers,
+    numbers: Numbers,
     asked_for: Option<KeyId>,
 ) -> Result<(), Error> {
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
     let ends = segment.endpoints(tcp.source(), tcp.dest());
     let grounds = Grounds {
         generation: conn.net.keys.generation(),
-        preferred: crate::proto::conn::preferred(&conn.flags(), asked_for),
-        isns: Isns {
-            src: Isn(numbers.lisn),
-            dst: Isn(numbers.risn),
-        },
+        preferred: preferred(&conn.flags(), asked_for),
+        isns: numbers.isns,
     };
     let guard = rcu::read_lock();
     let (mkt, mut key) = choose(conn, &guard, peer, grounds, now())?;
     key.derive(mkt, &ends, None);
-    sign(&key, Sne(numbers.sne), &ends, segment, header)
-}
-
-/// Some key that matches the peer may be used to send.
-pub(super) fn may_send(conn: &Conn, peer: &Peer) -> bool {
-    let guard = rcu::read_lock();
-    let matching = conn.net.keys.matching(&guard, peer);
-    select::send_key(matching, None, conn.net.policy(), now())
-        .key
-        .is_some()
-}
-
-fn outgoing(numbers: &bindings::tao_numbers) -> Context {
-    Context::Paired {
-        isns: Isns {
-            src: Isn(numbers.lisn),
-            dst: Isn(numbers.risn),
-        },
-        basis: Sne(numbers.sne),
-        basis_seq: numbers.seq,
-    }
+    sign(&key, numbers.basis, &ends, segment, header)
 }
 
 /// Chooses a key to send with.
@@ -188,7 +163,7 @@ fn sign(
     header: &mut [u8],
 ) -> Result<(), Error> {
     let option: &mut [u8; AO_LEN] = option_at(header, segment.ao).ok_or(Error::Inval)?;
-    AoOption::emit(option, key.ids.keyid, key.ids.rnext);
+    AoOption::emit(option, key.ids);
     let tcp = TcpHeader::parse(header).map_err(|_| Error::Inval)?;
     let mac = key
         .mac(sne, ends, &tcp, segment.ao, segment)

@@ -10,15 +10,6 @@ use super::wire::Isn;
 use super::wire::KeyId;
 use super::wire::TcpHeader;
 
-/// The two ids of a segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KeyIds {
-    /// The key that signed it.
-    pub keyid: KeyId,
-    /// The key that its sender wants next.
-    pub rnext: KeyId,
-}
-
 /// The `send_id` to prefer: the locked one, else the one that the peer asked for last (for a
 /// SYN-ACK, in the SYN), else none.
 ///
@@ -50,57 +41,108 @@ pub fn lack_is_told(grace: i32, since: u64, now: u64) -> bool {
     now.saturating_sub(since) >= u64::from(grace) * SECOND
 }
 
-/// What is known of the connection of a segment, in the direction that the segment travels.
+/// Sequence numbers of a connection whose ISNs are both known, as a segment's sender has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Both ISNs.
+    pub isns: Isns,
+    /// SNE of `basis_seq`.
+    pub basis: Sne,
+    /// A sequence number of the sender's within 2^31 of the segment's: RCV.NXT on receipt, SND.UNA
+    /// to send; in a request, with SNE 0, the sender's ISN.
+    pub basis_seq: u32,
+}
+
+/// What is known of the connection that a segment belongs to, in the direction in which the segment
+/// travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
-    /// A listener, and no request socket: nothing is known.
+    /// Nothing: a listener has received it, and there is no request.
     Listen,
-    /// The sender's ISN is not known, the receiver's is: SYN-SENT, on receipt.
+    /// A listener's request, whose SYN was signed.
+    Request(Numbers),
+    /// The receiver is in SYN-SENT: its ISN is known, the sender's is not.
     SynSent {
         /// The receiver's ISN.
         dst: Isn,
     },
-    /// Both ISNs are known: a request socket, and every other state, TIME-WAIT too.
-    Paired {
-        /// Both ISNs.
-        isns: Isns,
-        /// SNE of `basis_seq`.
-        basis: Sne,
-        /// A sequence number of the sender's within 2^31 of the segment's: RCV.NXT on receipt,
-        /// SND.UNA to send; in a request, with SNE 0, the sender's ISN.
-        basis_seq: u32,
-    },
+    /// Every later state of a protected connection.
+    Paired(Numbers),
+    /// The same connection, of which a TIME-WAIT socket is left. Where that is asked nothing may be
+    /// allocated.
+    TimeWait(Numbers),
+    /// The connection has ended.
+    Closed,
+    /// The connection is not protected.
+    Unprotected,
+}
+
+impl Context {
+    /// Whether the segment has to be signed: the connection is protected, even if its last key is
+    /// gone. `None` where there is no connection yet, so that the keys decide.
+    pub fn must_be_signed(self) -> Option<bool> {
+        match self {
+            Self::Listen => None,
+            Self::Unprotected => Some(false),
+            Self::Request(_)
+            | Self::SynSent { .. }
+            | Self::Paired(_)
+            | Self::TimeWait(_)
+            | Self::Closed => Some(true),
+        }
+    }
+
+    /// Whether the ids of a segment that has verified are those that the connection goes by. Of a
+    /// request it is the segment that completes it which tells them.
+    pub fn goes_by_its_ids(self, header: &TcpHeader<'_>) -> bool {
+        // A SYN may be of any age.
+        !header.opens()
+            && matches!(
+                self,
+                Self::SynSent { .. } | Self::Paired(_) | Self::TimeWait(_)
+            )
+    }
+}
+
+/// Why no MAC can be computed for a segment: it is dropped, and nothing is computed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoIsns {
+    /// There is no connection any more.
+    Closed,
+    /// There is none yet, and the segment is not a SYN, which would open one.
+    NoRequest,
 }
 
 /// The ISNs that the traffic key of a segment is made for, and the SNE that its MAC covers
 /// (RFC 5925 5.2, 6.2; R13).
 ///
-/// A SYN without ACK stands for itself in every state, retransmitted or new: its own ISN, none of
-/// the receiver's, SNE 0. `None` if they cannot be known, since a listener gets another segment, and
-/// has no request that it belongs to. It is dropped, and nothing is computed for it: nor for the ACK
-/// of a SYN cookie, see [`super::verdict::child`].
-pub fn isns_and_sne(context: Context, header: &TcpHeader<'_>) -> Option<(Isns, Sne)> {
+/// A SYN without ACK stands for itself in every state of a connection, retransmitted or new: its own
+/// ISN, none of the receiver's, SNE 0.
+///
+/// # Errors
+///
+/// [`NoIsns::NoRequest`]: a listener gets another segment, and has no request that it belongs to; so
+/// it is with the ACK of a SYN cookie, see [`super::verdict::child`]. [`NoIsns::Closed`].
+pub fn isns_and_sne(context: Context, header: &TcpHeader<'_>) -> Result<(Isns, Sne), NoIsns> {
     let seq = header.seq();
-    if header.syn() && !header.ack() {
-        let isns = Isns {
-            src: Isn(seq),
-            dst: Isn(0),
-        };
-        return Some((isns, Sne(0)));
-    }
-    let (isns, basis, basis_seq) = match context {
-        Context::Listen => return None,
+    match context {
+        Context::Closed | Context::Unprotected => Err(NoIsns::Closed),
+        _ if header.opens() => {
+            let isns = Isns {
+                src: Isn(seq),
+                dst: Isn(0),
+            };
+            Ok((isns, Sne(0)))
+        }
+        Context::Listen => Err(NoIsns::NoRequest),
         // A SYN-ACK brings its ISN. A RST that refuses our SYN is of a peer that has none: its
         // sequence number stands for it.
         Context::SynSent { dst } => {
             let src = Isn(seq);
-            (Isns { src, dst }, Sne(0), seq)
+            Ok((Isns { src, dst }, Sne(0)))
         }
-        Context::Paired {
-            isns,
-            basis,
-            basis_seq,
-        } => (isns, basis, basis_seq),
-    };
-    Some((isns, sne_at(basis, basis_seq, seq)))
+        Context::Request(numbers) | Context::Paired(numbers) | Context::TimeWait(numbers) => {
+            Ok((numbers.isns, sne_at(numbers.basis, numbers.basis_seq, seq)))
+        }
+    }
 }

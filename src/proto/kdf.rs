@@ -7,7 +7,6 @@ use super::mac::Algorithm;
 use super::mac::MacKey;
 use super::mac::MacState;
 use super::wire::Isn;
-use crate::wipe;
 
 /// Key length of AES-128.
 const AES_KEY_LEN: usize = 16;
@@ -59,7 +58,7 @@ pub fn traffic_key<K: MacKey>(
     state.finish(&mut buf);
     out.set(alg, significant(alg, &buf));
 
-    wipe(&mut buf);
+    K::erase(&mut buf);
     prf.wipe();
 }
 

@@ -63,6 +63,9 @@ pub trait MacKey: Sized {
 
     /// Overwrites the key.
     fn wipe(&mut self);
+
+    /// Overwrites bytes that a key was made of, in a way that the compiler may not drop.
+    fn erase(secret: &mut [u8]);
 }
 
 /// A MAC under way.

@@ -5,9 +5,11 @@
 //! They steer what it sends: see [`super::conn::preferred`]. A segment whose MAC is right may still
 //! be an old one that somebody sends once more, and must not bring its ids back.
 
+use super::conn::isns_and_sne;
 use super::conn::Context;
-use super::conn::KeyIds;
+use super::sne::Sne;
 use super::wire::KeyId;
+use super::wire::KeyIds;
 use super::wire::TcpHeader;
 
 /// Where a segment is in its sender's stream. Positions are of 64 bits: an SNE, and a sequence
@@ -26,15 +28,15 @@ impl Extent {
     /// That of a segment for the connection of `context`, which holds `len` bytes of data; `None`
     /// for one that belongs to no connection yet.
     pub fn of(context: Context, header: &TcpHeader<'_>, len: u32) -> Option<Self> {
-        let (_, sne) = super::conn::isns_and_sne(context, header)?;
-        let at = |sne: super::sne::Sne, seq| u64::from(sne.0) << 32 | u64::from(seq);
+        let (_, sne) = isns_and_sne(context, header).ok()?;
+        let at = |sne: Sne, seq| u64::from(sne.0) << 32 | u64::from(seq);
         let start = at(sne, header.seq());
         let expected = match context {
-            Context::Listen => return None,
+            Context::Request(numbers) | Context::Paired(numbers) | Context::TimeWait(numbers) => {
+                at(numbers.basis, numbers.basis_seq)
+            }
             Context::SynSent { .. } => start,
-            Context::Paired {
-                basis, basis_seq, ..
-            } => at(basis, basis_seq),
+            Context::Listen | Context::Closed | Context::Unprotected => return None,
         };
         Some(Self {
             start,

@@ -3,7 +3,6 @@
 //! Whose a socket option is, and `TCP_AUTHOPT` and `TCP_REPAIR_AUTHOPT`. `TCP_AUTHOPT_KEY` is in
 //! [`super::mkt`].
 
-use super::conn::KeyIds;
 use super::error::Error;
 use super::sne::Sne;
 use super::uapi;
@@ -11,6 +10,7 @@ use super::uapi::field;
 use super::uapi::flag;
 use super::wire::Isn;
 use super::wire::KeyId;
+use super::wire::KeyIds;
 
 /// Which TCP-AO state a socket carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,15 @@ const ACK: u8 = 1 << 4;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub u8);
 
+/// The two ids of a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyIds {
+    /// The key that signed it: the sender's `send_id`.
+    pub keyid: KeyId,
+    /// The key that its sender wants next: the sender's `recv_id`.
+    pub rnext: KeyId,
+}
+
 /// An initial sequence number, host byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Isn(pub u32);
@@ -117,6 +126,11 @@ impl<'a> TcpHeader<'a> {
     pub const fn ack(&self) -> bool {
         self.fixed[13] & ACK != 0
     }
+
+    /// It is a SYN without ACK, which opens a connection.
+    pub const fn opens(&self) -> bool {
+        self.syn() && !self.ack()
+    }
 }
 
 /// A TCP-AO option of the one length that our algorithms make.
@@ -124,22 +138,20 @@ impl<'a> TcpHeader<'a> {
 pub struct AoOption {
     /// Where its kind byte is, from the start of the TCP header.
     pub offset: usize,
-    /// The key that signed the segment, by the sender's `send_id`.
-    pub keyid: KeyId,
-    /// The key that the sender wants next, by the sender's `recv_id`.
-    pub rnext: KeyId,
+    /// Its KeyID and RNextKeyID.
+    pub ids: KeyIds,
     /// The MAC as received.
     pub mac: [u8; MAC_LEN],
 }
 
 impl AoOption {
     /// Writes an option with these ids and a MAC of zeros, the form in which it is hashed.
-    pub fn emit(option: &mut [u8; AO_LEN], keyid: KeyId, rnext: KeyId) {
+    pub fn emit(option: &mut [u8; AO_LEN], ids: KeyIds) {
         *option = [0; AO_LEN];
         option[0] = AO_KIND;
         option[1] = AO_LEN as u8;
-        option[2] = keyid.0;
-        option[3] = rnext.0;
+        option[2] = ids.keyid.0;
+        option[3] = ids.rnext.0;
     }
 }
 
@@ -203,8 +215,10 @@ fn parse_ao(option: &[u8], offset: usize) -> Result<Auth, Malformed> {
     Ok(match mac.try_into() {
         Ok(mac) => Auth::Ao(AoOption {
             offset,
-            keyid: KeyId(keyid),
-            rnext: KeyId(rnext),
+            ids: KeyIds {
+                keyid: KeyId(keyid),
+                rnext: KeyId(rnext),
+            },
             mac,
         }),
         Err(_) => Auth::AoOfOtherLength,

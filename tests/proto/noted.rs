@@ -4,13 +4,14 @@
 
 use proptest::prelude::*;
 use tcp_authopt::proto::conn::Context;
-use tcp_authopt::proto::conn::KeyIds;
+use tcp_authopt::proto::conn::Numbers;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::noted::Extent;
 use tcp_authopt::proto::noted::Noted;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::wire::Isn;
 use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::KeyIds;
 use tcp_authopt::proto::wire::TcpHeader;
 
 const OLD: KeyIds = ids(1, 2);
@@ -233,11 +234,11 @@ fn extent_of_a_segment() {
         src: Isn(9),
         dst: Isn(8),
     };
-    let paired = Context::Paired {
+    let paired = Context::Paired(Numbers {
         isns,
         basis: Sne(7),
         basis_seq: 100,
-    };
+    });
     let of = |context, seq, flags, len| {
         let bytes = segment(seq, flags);
         Extent::of(context, &TcpHeader::parse(&bytes).unwrap(), len)

@@ -4,6 +4,8 @@
 
 use tcp_authopt::proto::conn::isns_and_sne;
 use tcp_authopt::proto::conn::Context;
+use tcp_authopt::proto::conn::NoIsns;
+use tcp_authopt::proto::conn::Numbers;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::verdict::child;
@@ -18,13 +20,16 @@ use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Auth;
 use tcp_authopt::proto::wire::Isn;
 use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::KeyIds;
 use tcp_authopt::proto::wire::Malformed;
 use tcp_authopt::proto::wire::TcpHeader;
 
 const OPTION: AoOption = AoOption {
     offset: 20,
-    keyid: KeyId(1),
-    rnext: KeyId(2),
+    ids: KeyIds {
+        keyid: KeyId(1),
+        rnext: KeyId(2),
+    },
     mac: [7; 12],
 };
 
@@ -85,19 +90,25 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// ISNs (source, destination) and SNE of a segment with these flags and numbers.
-fn told(context: Context, flags: u8, seq: u32, ack_seq: u32) -> Option<(u32, u32, u32)> {
+/// A header with these flags and numbers.
+fn header(flags: u8, seq: u32, ack_seq: u32) -> [u8; 20] {
     let mut bytes = [0; 20];
     bytes[4..8].copy_from_slice(&seq.to_be_bytes());
     bytes[8..12].copy_from_slice(&ack_seq.to_be_bytes());
     bytes[12] = 5 << 4;
     bytes[13] = flags;
+    bytes
+}
+
+/// ISNs (source, destination) and SNE of a segment with these flags and numbers.
+fn told(context: Context, flags: u8, seq: u32, ack_seq: u32) -> Result<(u32, u32, u32), NoIsns> {
+    let bytes = header(flags, seq, ack_seq);
     isns_and_sne(context, &TcpHeader::parse(&bytes).unwrap())
         .map(|(isns, sne)| (isns.src.0, isns.dst.0, sne.0))
 }
 
 /// Both ISNs known; the sender is at 0x2_fffffff0.
-const PAIRED: Context = Context::Paired {
+const NUMBERS: Numbers = Numbers {
     isns: Isns {
         src: Isn(100),
         dst: Isn(200),
@@ -105,80 +116,109 @@ const PAIRED: Context = Context::Paired {
     basis: Sne(2),
     basis_seq: 0xffff_fff0,
 };
+const PAIRED: Context = Context::Paired(NUMBERS);
 
-/// A request socket, or a connection whose first segment this is.
+/// A request socket.
 fn request(src: u32) -> Context {
-    Context::Paired {
+    Context::Request(Numbers {
         isns: Isns {
             src: Isn(src),
             dst: Isn(200),
         },
         basis: Sne(0),
         basis_seq: src,
-    }
+    })
 }
 
 #[test]
 fn a_syn_stands_for_itself_in_every_state() {
     let syn_sent = Context::SynSent { dst: Isn(200) };
-    for context in [Context::Listen, syn_sent, request(100), PAIRED] {
+    let time_wait = Context::TimeWait(NUMBERS);
+    for context in [Context::Listen, syn_sent, request(100), PAIRED, time_wait] {
         for flags in [SYN, SYN | FIN, SYN | RST] {
-            assert_eq!(
-                told(context, flags, 77, 88),
-                Some((77, 0, 0)),
-                "{context:?}"
-            );
+            assert_eq!(told(context, flags, 77, 88), Ok((77, 0, 0)), "{context:?}");
         }
     }
 }
 
 #[test]
 fn listener_cannot_know_the_isns_of_anything_else() {
-    assert_eq!(told(Context::Listen, 0, 101, 201), None);
-    assert_eq!(
-        told(Context::Listen, ACK, 101, 201),
-        None,
-        "not of a cookie"
+    // The first after none is the ACK of a cookie.
+    for flags in [0, ACK, FIN, RST, SYN | ACK] {
+        assert_eq!(
+            told(Context::Listen, flags, 101, 201),
+            Err(NoIsns::NoRequest),
+            "{flags:#x}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_computed_where_there_is_no_connection() {
+    for context in [Context::Closed, Context::Unprotected] {
+        for flags in [SYN, ACK, RST, SYN | ACK] {
+            assert_eq!(told(context, flags, 101, 201), Err(NoIsns::Closed));
+        }
+    }
+}
+
+#[test]
+fn what_must_be_signed_and_whose_ids_count() {
+    let syn_sent = Context::SynSent { dst: Isn(200) };
+    let (syn, ack) = (header(SYN, 101, 0), header(ACK, 101, 201));
+    let (syn, ack) = (
+        TcpHeader::parse(&syn).unwrap(),
+        TcpHeader::parse(&ack).unwrap(),
     );
-    assert_eq!(told(Context::Listen, FIN, 101, 201), None);
-    assert_eq!(told(Context::Listen, RST, 101, 201), None);
-    assert_eq!(told(Context::Listen, SYN | ACK, 101, 201), None);
+    for (context, must, goes_by) in [
+        (Context::Listen, None, false),
+        (request(100), Some(true), false),
+        (syn_sent, Some(true), true),
+        (PAIRED, Some(true), true),
+        (Context::TimeWait(NUMBERS), Some(true), true),
+        (Context::Closed, Some(true), false),
+        (Context::Unprotected, Some(false), false),
+    ] {
+        assert_eq!(context.must_be_signed(), must, "{context:?}");
+        assert_eq!(context.goes_by_its_ids(&ack), goes_by, "{context:?}");
+        assert!(!context.goes_by_its_ids(&syn), "of any age: {context:?}");
+    }
 }
 
 #[test]
 fn request_socket() {
-    assert_eq!(told(request(100), ACK, 101, 201), Some((100, 200, 0)));
-    assert_eq!(told(request(100), RST, 101, 0), Some((100, 200, 0)));
+    assert_eq!(told(request(100), ACK, 101, 201), Ok((100, 200, 0)));
+    assert_eq!(told(request(100), RST, 101, 0), Ok((100, 200, 0)));
     assert_eq!(
         told(request(0xffff_ffff), ACK, 0, 201),
-        Some((0xffff_ffff, 200, 1))
+        Ok((0xffff_ffff, 200, 1))
     );
     assert_eq!(
         told(request(0xffff_fff0), ACK, 0x10, 201),
-        Some((0xffff_fff0, 200, 1))
+        Ok((0xffff_fff0, 200, 1))
     );
 }
 
 #[test]
 fn syn_sent() {
     let context = Context::SynSent { dst: Isn(200) };
-    assert_eq!(told(context, SYN | ACK, 77, 201), Some((77, 200, 0)));
+    assert_eq!(told(context, SYN | ACK, 77, 201), Ok((77, 200, 0)));
     assert_eq!(
         told(context, SYN | ACK, 0xffff_ffff, 201),
-        Some((0xffff_ffff, 200, 0))
+        Ok((0xffff_ffff, 200, 0))
     );
     // A refusal: its sender has no ISN, and its sequence number is 0 (RFC 9293 3.10.7.1).
-    assert_eq!(told(context, RST | ACK, 0, 201), Some((0, 200, 0)));
+    assert_eq!(told(context, RST | ACK, 0, 201), Ok((0, 200, 0)));
 }
 
 #[test]
 fn synchronized() {
     for flags in [ACK, ACK | FIN, RST, RST | ACK, SYN | ACK] {
-        assert_eq!(told(PAIRED, flags, 0xffff_fff0, 5), Some((100, 200, 2)));
-        assert_eq!(told(PAIRED, flags, 0x10, 5), Some((100, 200, 3)), "ahead");
+        assert_eq!(told(PAIRED, flags, 0xffff_fff0, 5), Ok((100, 200, 2)));
+        assert_eq!(told(PAIRED, flags, 0x10, 5), Ok((100, 200, 3)), "ahead");
         assert_eq!(
             told(PAIRED, flags, 0x8000_0000, 5),
-            Some((100, 200, 2)),
+            Ok((100, 200, 2)),
             "behind"
         );
     }

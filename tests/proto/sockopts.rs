@@ -5,7 +5,6 @@
 use proptest::prelude::*;
 use tcp_authopt::proto::conn::preferred;
 use tcp_authopt::proto::conn::rnext_id;
-use tcp_authopt::proto::conn::KeyIds;
 use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::sockopt::ids_received;
@@ -19,6 +18,7 @@ use tcp_authopt::proto::sockopt::SockFlags;
 use tcp_authopt::proto::uapi::flag;
 use tcp_authopt::proto::wire::Isn;
 use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::KeyIds;
 
 /// Lengths that matter to any option, and their neighbours.
 const LENGTHS: [usize; 21] = [

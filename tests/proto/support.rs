@@ -25,11 +25,17 @@ use tcp_authopt::proto::wire::MAC_LEN;
 
 thread_local! {
     static SECRETS: Cell<i32> = const { Cell::new(0) };
+    static ERASED: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
 }
 
 /// How many keys of this thread are set and not wiped.
 pub fn secrets_alive() -> i32 {
     SECRETS.get()
+}
+
+/// What was erased last in this thread, as it was before.
+pub fn last_erased() -> Option<Vec<u8>> {
+    ERASED.take()
 }
 
 /// A key that can be looked at.
@@ -68,6 +74,11 @@ impl MacKey for TestKey {
         if self.set.take().is_some() {
             SECRETS.set(SECRETS.get() - 1);
         }
+    }
+
+    fn erase(secret: &mut [u8]) {
+        ERASED.set(Some(secret.to_vec()));
+        secret.fill(0);
     }
 }
 

@@ -7,6 +7,7 @@ use tcp_authopt::proto::addr::Addr;
 use tcp_authopt::proto::addr::Endpoints;
 use tcp_authopt::proto::conn::isns_and_sne;
 use tcp_authopt::proto::conn::Context;
+use tcp_authopt::proto::conn::Numbers;
 use tcp_authopt::proto::kdf::traffic_key;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::mac::tags_equal;
@@ -22,9 +23,11 @@ use tcp_authopt::proto::wire::parse_auth;
 use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Isn;
 use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::KeyIds;
 use tcp_authopt::proto::wire::TcpHeader;
 
 use crate::support::addr;
+use crate::support::last_erased;
 use crate::support::secrets_alive;
 use crate::support::tag;
 use crate::support::unhex;
@@ -41,7 +44,7 @@ struct Vector {
     /// ISNs of sender and receiver, known or not at the time of the segment.
     isns: Isns,
     sne: Sne,
-    ids: (KeyId, KeyId),
+    ids: KeyIds,
     traffic_key: Vec<u8>,
     packet: Vec<u8>,
     ip_len: usize,
@@ -105,7 +108,10 @@ fn vector(v: &Value) -> Vector {
             dst: Isn(dst),
         },
         sne: Sne(number(v, "sne")),
-        ids: (id(v, "keyid"), id(v, "rnextkeyid")),
+        ids: KeyIds {
+            keyid: id(v, "keyid"),
+            rnext: id(v, "rnextkeyid"),
+        },
         traffic_key: unhex(text(v, "traffic_key_hex")),
         packet: unhex(text(v, "packet_hex")),
         ip_len: if number(v, "ip_version") == 4 { 20 } else { 40 },
@@ -148,13 +154,13 @@ impl Vector {
         let context = match (own.syn(), own.ack()) {
             (true, false) => Context::Listen,
             (true, true) => Context::SynSent { dst: self.isns.dst },
-            _ => Context::Paired {
+            _ => Context::Paired(Numbers {
                 isns: self.isns,
                 basis: Sne(0),
                 basis_seq: self.isns.src.0,
-            },
+            }),
         };
-        let Some((isns, sne)) = isns_and_sne(context, &header) else {
+        let Ok((isns, sne)) = isns_and_sne(context, &header) else {
             return false;
         };
         let mut key = TestKey::empty();
@@ -172,7 +178,7 @@ impl Vector {
         let data = &segment[header.bytes().len()..];
         let equal = tags_equal(&tag(&key, head.bytes(), data), &option.mac);
         key.wipe();
-        option.keyid == self.ids.0 && equal
+        option.ids == self.ids && equal
     }
 }
 
@@ -193,6 +199,8 @@ fn rfc9235_traffic_keys_r35_r38() {
             v.section
         );
         assert_eq!(secrets_alive(), 1, "temporaries are wiped");
+        let erased = last_erased().expect("the output of the PRF is erased");
+        assert_eq!(erased[..v.traffic_key.len()], v.traffic_key);
         key.wipe();
     }
 }
@@ -221,8 +229,7 @@ fn rfc9235_segments_parse() {
         assert_eq!(v.ends_of(&v.packet), v.ends, "{}", v.section);
         let option = AoOption {
             offset: header.bytes().len() - 16,
-            keyid: v.ids.0,
-            rnext: v.ids.1,
+            ids: v.ids,
             mac: v.mac[..].try_into().unwrap(),
         };
         assert_eq!(
@@ -372,13 +379,6 @@ fn traffic_keys_of_other_algorithms_and_lengths_r36() {
         traffic_key(alg, master, &ends, isns, &mut key);
         assert_eq!(key.set, Some((alg, unhex(expected))), "{alg:?} {master:?}");
     }
-}
-
-#[test]
-fn wipe_overwrites_all() {
-    let mut secret = [0xff; 80];
-    tcp_authopt::wipe(&mut secret);
-    assert_eq!(secret, [0; 80]);
 }
 
 /// Each step against the highest sequence number so far, as in the code of RFC 9187 5.

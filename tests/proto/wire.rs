@@ -7,6 +7,7 @@ use tcp_authopt::proto::wire::parse_auth;
 use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Auth;
 use tcp_authopt::proto::wire::KeyId;
+use tcp_authopt::proto::wire::KeyIds;
 use tcp_authopt::proto::wire::Malformed;
 use tcp_authopt::proto::wire::TcpHeader;
 
@@ -26,11 +27,17 @@ fn auth(options: &[u8]) -> Result<Auth, Malformed> {
     parse_auth(&TcpHeader::parse(&header(options)).unwrap())
 }
 
+fn ids(keyid: u8, rnext: u8) -> KeyIds {
+    KeyIds {
+        keyid: KeyId(keyid),
+        rnext: KeyId(rnext),
+    }
+}
+
 fn ao_at(offset: usize) -> Auth {
     Auth::Ao(AoOption {
         offset,
-        keyid: KeyId(3),
-        rnext: KeyId(4),
+        ids: ids(3, 4),
         mac: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
     })
 }
@@ -181,7 +188,7 @@ fn other_option_length_that_cannot_be() {
 #[test]
 fn emit_writes_the_whole_option() {
     let mut option = [0xaa; 16];
-    AoOption::emit(&mut option, KeyId(0), KeyId(255));
+    AoOption::emit(&mut option, ids(0, 255));
     assert_eq!(option, [29, 16, 0, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -268,8 +275,7 @@ proptest! {
                 let expected = match mac[..].try_into() {
                     Ok(mac) => Auth::Ao(AoOption {
                         offset: 20 + before,
-                        keyid: KeyId(*keyid),
-                        rnext: KeyId(*rnext),
+                        ids: ids(*keyid, *rnext),
                         mac,
                     }),
                     Err(_) => Auth::AoOfOtherLength,
@@ -286,12 +292,11 @@ proptest! {
     #[test]
     fn emitted_options_parse_back(keyid: u8, rnext: u8, before in 0..=6usize) {
         let mut option = [0xff; 16];
-        AoOption::emit(&mut option, KeyId(keyid), KeyId(rnext));
+        AoOption::emit(&mut option, ids(keyid, rnext));
         let options = [&vec![1; before * 4][..], &option].concat();
         let expected = AoOption {
             offset: 20 + before * 4,
-            keyid: KeyId(keyid),
-            rnext: KeyId(rnext),
+            ids: ids(keyid, rnext),
             mac: [0; 12],
         };
         prop_assert_eq!(auth(&options), Ok(Auth::Ao(expected)));

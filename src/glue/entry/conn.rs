@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Entries for connections: how they come to be, whether they are protected, and their end.
+
+use core::ptr;
+
+use kernel::prelude::*;
+
+use super::declared;
+use crate::glue::conn::Conn;
+use crate::glue::ffi::bindings;
+use crate::glue::ffi::to_errno;
+use crate::glue::sock::peer_of;
+use crate::glue::sock::Sock;
+use crate::glue::state::conn_of;
+use crate::proto::error::Error;
+use crate::proto::verdict::child;
+use crate::proto::verdict::crowded;
+use crate::proto::verdict::Child;
+use crate::proto::verdict::Crowded;
+use crate::proto::verdict::Origin;
+use crate::proto::wire::KeyId;
+use crate::proto::wire::KeyIds;
+
+declared!(
+    tao_rust_conn_again,
+    tao_rust_conn_accept,
+    tao_rust_conn_free,
+    tao_rust_connect,
+    tao_rust_not_connected,
+    tao_rust_takes_md5,
+    tao_rust_keyed,
+    tao_rust_must_sign,
+    tao_rust_may_send,
+    tao_rust_crowded,
+    tao_rust_child,
+);
+
+/// State with the flags of `old`, another one of `sk`; null if there is no memory. May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_conn_again(
+    old: *const bindings::tao_conn,
+    sk: *mut bindings::sock,
+) -> *mut bindings::tao_conn {
+    // SAFETY: Both live; the socket is locked, and `old` is its state.
+    let (old, sk) = unsafe { (conn_of(old), Sock::from_raw(sk)) };
+    let conn = Conn::new(old.net.clone(), old.flags(), sk, GFP_KERNEL_ACCOUNT);
+    conn.map_or(ptr::null_mut(), |conn| KBox::into_raw(conn).cast())
+}
+
+/// State for a child of `listener`; null if there is no memory. `signed_by`: two ids, if its
+/// connection is protected.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_conn_accept(
+    listener: *const bindings::tao_conn,
+    newsk: *const bindings::sock,
+    signed_by: *const u8,
+) -> *mut bindings::tao_conn {
+    // SAFETY: Both live; we are in an RCU read-side section.
+    let (listener, newsk) = unsafe { (conn_of(listener), Sock::from_raw(newsk)) };
+    // SAFETY: It is null or two bytes.
+    let signed_by = unsafe { signed_by.cast::<[u8; 2]>().as_ref() };
+    let alloc = GFP_ATOMIC | __GFP_NOWARN;
+    let Some(conn) = Conn::new(listener.net.clone(), listener.flags(), newsk, alloc) else {
+        return ptr::null_mut();
+    };
+    conn.begin(
+        signed_by.is_some(),
+        signed_by.map(|&[keyid, rnext]| KeyIds {
+            keyid: KeyId(keyid),
+            rnext: KeyId(rnext),
+        }),
+        false,
+    );
+    KBox::into_raw(conn).cast()
+}
+
+/// Nobody can reach it any more.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_conn_free(conn: *mut bindings::tao_conn) {
+    // SAFETY: It is the first field of a `Conn` that came from a `KBox`, and this is called once.
+    drop(unsafe { KBox::from_raw(conn.cast::<Conn>()) });
+}
+
+/// Whether the connection that `sk` is about to open is protected: 1 or 0; or an error.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_connect(
+    conn: *mut bindings::tao_conn,
+    sk: *const bindings::sock,
+) -> c_int {
+    // SAFETY: The socket is locked, and `conn` is its state.
+    let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
+    let peer = sk.peer();
+    let keyed = conn.net.is_keyed(&peer);
+    if keyed && !conn.net.may_send(&peer) {
+        return to_errno(Error::NoKey);
+    }
+    conn.begin(keyed, None, sk.in_repair());
+    keyed.into()
+}
+
+/// The socket has no connection: it is about to listen, or one that [`tao_rust_connect`] was asked
+/// about did not begin. It is locked, and `conn` is its state.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_not_connected(conn: *mut bindings::tao_conn) {
+    // SAFETY: The state lives.
+    unsafe { conn_of(conn) }.not_connected();
+}
+
+/// The socket may get MD5 keys, whoever has keys here: it has no connection that is protected.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_takes_md5(conn: *const bindings::tao_conn) -> bool {
+    // SAFETY: The state lives.
+    !unsafe { conn_of(conn) }.is_protected()
+}
+
+/// Some key matches the peer, valid or not.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_keyed(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+) -> bool {
+    // SAFETY: Both live.
+    unsafe { conn_of(conn).net.is_keyed(&peer_of(&*peer)) }
+}
+
+/// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
+/// closed since, a key matches the peer.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_must_sign(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+) -> bool {
+    // SAFETY: Both live.
+    let (conn, peer) = unsafe { (conn_of(conn), peer_of(&*peer)) };
+    conn.is_protected() || conn.net.is_keyed(&peer)
+}
+
+/// Some key that matches the peer may be used to send.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_may_send(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+) -> bool {
+    // SAFETY: Both live.
+    unsafe { conn_of(conn).net.may_send(&peer_of(&*peer)) }
+}
+
+/// What becomes of a SYN that the stack would drop, or answer by a cookie. `is_signed`: it carries
+/// AO. `requests`: so many does the listener have, and `backlog` is the most that it is to have.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_crowded(
+    conn: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+    is_signed: bool,
+    requests: u32,
+    backlog: u32,
+) -> bindings::tao_crowded {
+    // SAFETY: Both live.
+    let keyed = unsafe { conn_of(conn).net.is_keyed(&peer_of(&*peer)) };
+    match crowded(keyed, is_signed, requests, backlog) {
+        Crowded::Stack => bindings::tao_crowded_TAO_CROWDED_STACK,
+        Crowded::Admit => bindings::tao_crowded_TAO_CROWDED_ADMIT,
+        Crowded::Drop => bindings::tao_crowded_TAO_CROWDED_DROP,
+    }
+}
+
+/// What becomes of a child. `is_signed`: the stack holds its handshake for a signed one; what shows a
+/// cookie carries AO.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_child(
+    listener: *const bindings::tao_conn,
+    peer: *const bindings::tao_peer,
+    is_signed: bool,
+    origin: bindings::tao_origin,
+) -> bindings::tao_child {
+    // SAFETY: Both live.
+    let keyed = unsafe { conn_of(listener).net.is_keyed(&peer_of(&*peer)) };
+    let origin = match origin {
+        bindings::tao_origin_TAO_OF_REQUEST => Origin::Request,
+        bindings::tao_origin_TAO_OF_FAST_OPEN => Origin::FastOpen,
+        _ => Origin::Cookie,
+    };
+    match child(keyed, is_signed, origin) {
+        Child::Protected => bindings::tao_child_TAO_CHILD_PROTECTED,
+        Child::Unprotected => bindings::tao_child_TAO_CHILD_UNPROTECTED,
+        Child::Refused => bindings::tao_child_TAO_CHILD_REFUSED,
+    }
+}
