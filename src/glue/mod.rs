@@ -10,14 +10,16 @@
 //! ```
 //!
 //! `unsafe` is in [`ffi`], [`sock`], [`segment`] and [`crypto`] (kernel functions), [`entry`]
-//! (entries from C), [`rcu`], [`keydb`], [`conn`] and [`state`] (what RCU or the stack keeps alive)
+//! (entries from C), [`rcu`], [`index`], [`conn`] and [`state`] (what RCU or the stack keeps alive)
 //! only.
 
 mod conn;
 mod crypto;
 mod entry;
 mod ffi;
+mod index;
 mod keydb;
+mod mkt;
 mod netns;
 mod rcu;
 mod rfc9235;
@@ -29,6 +31,7 @@ mod sockopt;
 mod state;
 mod traffic;
 mod tx;
+mod vrfs;
 
 pub(crate) use ffi::Hooks;
 pub(crate) use ffi::Namespaces;

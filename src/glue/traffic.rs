@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 
 use super::crypto::PreparedKey;
-use super::keydb::Mkt;
+use super::mkt::Mkt;
 use super::rcu::RcuBox;
 use super::segment::Segment;
 use crate::proto::addr::Endpoints;
@@ -56,21 +56,21 @@ pub(super) struct TrafficKey {
     pub(super) ids: KeyIds,
     grounds: Grounds,
     /// When the choice stands, as far as time goes.
-    holds: Window,
-    /// Of the MKT: [`Mkt::secret()`].
-    secret: u64,
+    window: Window,
+    /// Of the MKT: [`Mkt::material`].
+    material: u64,
     covers: Covers,
     key: PreparedKey,
 }
 
 impl TrafficKey {
     /// The choice of `mkt`; [`Self::derive`] makes the key.
-    pub(super) fn chosen(mkt: &Mkt, ids: KeyIds, grounds: Grounds, holds: Window) -> Self {
+    pub(super) fn chosen(mkt: &Mkt, ids: KeyIds, grounds: Grounds, window: Window) -> Self {
         Self {
             ids,
             grounds,
-            holds,
-            secret: mkt.secret(),
+            window,
+            material: mkt.material(),
             covers: mkt.spec().covers(),
             key: PreparedKey::empty(),
         }
@@ -81,7 +81,7 @@ impl TrafficKey {
     pub(super) fn derive(&mut self, mkt: &Mkt, ends: &Endpoints, last: Option<&Self>) {
         let isns = self.grounds.isns;
         match last {
-            Some(last) if last.secret == self.secret && last.grounds.isns == isns => {
+            Some(last) if last.material == self.material && last.grounds.isns == isns => {
                 self.key.copy_from(&last.key);
             }
             _ => kdf::traffic_key(mkt.spec().alg, mkt.key(), ends, isns, &mut self.key),
@@ -100,7 +100,7 @@ impl TrafficKey {
 
     /// The choice still stands.
     pub(super) fn holds(&self, grounds: Grounds, now: u64) -> bool {
-        self.grounds == grounds && self.holds.contains(now)
+        self.grounds == grounds && self.window.contains(now)
     }
 
     /// The MAC of a segment (RFC 5925 5.1). `header` has an AO option at `ao`.

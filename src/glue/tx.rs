@@ -16,7 +16,7 @@ use kernel::sync::rcu::Guard;
 use super::conn::Conn;
 use super::ffi::now;
 use super::ffi::uptime;
-use super::keydb::Mkt;
+use super::mkt::Mkt;
 use super::segment::Segment;
 use super::traffic::Grounds;
 use super::traffic::NoMac;

@@ -72,13 +72,6 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer where only criteria count.
-    pub const NOBODY: Self = Self {
-        addr: Addr::v4([0; 4]),
-        socket_v6: false,
-        vrf: VrfId::OUTSIDE,
-    };
-
     /// The peer at `addr` as a socket has it: to an IPv6 one an IPv4 peer is `::ffff:a.b.c.d`.
     pub fn new(addr: Addr, vrf: VrfId) -> Self {
         Self {
