@@ -181,7 +181,7 @@ void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv)
 }
 
 /* The socket, or the TIME-WAIT socket, goes. */
-void tao_part(struct tao_conn *conn, bool twsk)
+void tao_leave(struct tao_conn *conn, bool twsk)
 {
 	scoped_guard(raw_spinlock_irqsave, &tao_attached_lock) {
 		if (twsk)
@@ -465,7 +465,7 @@ int tao_replace(struct sock *sk, struct tao_conn **conn)
 		return err;
 	}
 	rcu_assign_pointer(tcp_sk(sk)->ao_info, &fresh->info);
-	tao_part(old, false);
+	tao_leave(old, false);
 	*conn = fresh;
 	return 0;
 }
@@ -659,7 +659,7 @@ static void tao_drain_sock(struct sock *sk)
 		WRITE_ONCE(sk->sk_bound_dev_if, -1);
 		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
 		tao_hand_back(sk);
-		tao_part(conn, false);
+		tao_leave(conn, false);
 	}
 	release_sock(sk);
 }
@@ -804,7 +804,7 @@ void tao_count(const struct sock *sk, int mib)
 int tao_conn_tables_init(void)
 {
 	get_random_bytes(&tao_nobody, sizeof(tao_nobody));
-	/* Made once, under a lock that sleeps on PREEMPT_RT: not by tao_pre_conn_request(). */
+	/* Made once, under a lock that sleeps on PREEMPT_RT: not by tao_before_conn_request(). */
 	secure_tcp_seq_and_ts_off(&init_net, 0, 0, 0, 0);
 	return rhashtable_init(&tao_parked_table, &tao_parked_params);
 }

@@ -13,7 +13,7 @@ struct tao_conn *tao_ours(struct tcp_ao_info *info);
 struct tao_conn *tao_attached(const struct sock *sk);
 struct tao_conn *tao_parked(const struct sock *sk);
 void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
-void tao_part(struct tao_conn *conn, bool twsk);
+void tao_leave(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
 int tao_take_over(struct sock *sk);

@@ -130,7 +130,7 @@ static int tao_connect(struct sock *sk)
  * A socket whose last connection was not protected listens: from now on unsigned segments of peers
  * with keys must be dropped, so that its state is attached again, before the first SYN.
  */
-static bool tao_pre_listen(struct ftrace_regs *fregs)
+static bool tao_before_listen(struct ftrace_regs *fregs)
 {
 	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
 	struct tao_conn *conn = tao_find(sk);
@@ -217,7 +217,7 @@ static bool tao_is_crowded(const struct sock *sk)
  * stack it is as if a TIME-WAIT socket had let it begin anew. What opens by a cookie has the ISNs
  * that its ACK shows, so that all of a recorded connection could be played again.
  */
-static bool tao_pre_conn_request(struct ftrace_regs *fregs)
+static bool tao_before_conn_request(struct ftrace_regs *fregs)
 {
 	const struct request_sock_ops *rsk_ops = TAO_ARG(fregs, 0, const struct request_sock_ops *);
 	const struct tcp_request_sock_ops *af_ops =
@@ -261,7 +261,7 @@ static int tao_drop_syn(struct request_sock_ops *rsk_ops,
  * and cannot be is not sent: for want of a key, or because SO_REUSEPORT has handed the request to a
  * listener without state.
  */
-static bool tao_ours_make_synack(struct ftrace_regs *fregs)
+static bool tao_before_make_synack(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
@@ -281,7 +281,7 @@ static bool tao_ours_make_synack(struct ftrace_regs *fregs)
 		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
 	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
-	/* The peer's first key came after tao_pre_conn_request() had asked for one. */
+	/* The peer's first key came after tao_before_conn_request() had asked for one. */
 	if (cookie)
 		return true;
 	/* AF_SMC is refused here, and to the socket by tao_protect(). */
@@ -740,7 +740,7 @@ static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
  * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too.
  * The allocator may sleep then on PREEMPT_RT, whatever it is asked for.
  */
-static bool tao_ours_timewait(struct ftrace_regs *fregs)
+static bool tao_before_timewait(struct ftrace_regs *fregs)
 {
 	const struct inet_timewait_sock *tw = TAO_ARG(fregs, 0, const struct inet_timewait_sock *);
 	const struct sk_buff *skb = TAO_ARG(fregs, 1, const struct sk_buff *);
@@ -777,7 +777,7 @@ tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_buff *skb, const stru
 
 /* ---- end ---- */
 
-static bool tao_ours_destroy(struct ftrace_regs *fregs)
+static bool tao_before_destroy(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	bool twsk = TAO_ARG(fregs, 1, unsigned long) & 0xff;
@@ -797,7 +797,7 @@ static void tao_destroy_sock(struct sock *sk, bool twsk)
 	struct tao_conn *conn = tao_ours(rcu_dereference_raw(*at));
 
 	rcu_assign_pointer(*at, NULL);
-	tao_part(conn, twsk);
+	tao_leave(conn, twsk);
 }
 
 /* ---- socket options ---- */
@@ -850,9 +850,9 @@ struct tao_hook tao_sockopt_hooks[] = {
 
 struct tao_hook tao_cold_hooks[] = {
 	TAO_HOOK(tcp_connect, tao_ours_connect, tao_connect),
-	TAO_HOOK(inet_csk_listen_start, tao_pre_listen, tao_refuse_listen),
-	TAO_HOOK(tcp_conn_request, tao_pre_conn_request, tao_drop_syn),
-	TAO_HOOK(tcp_make_synack, tao_ours_make_synack, tao_make_no_synack),
+	TAO_HOOK(inet_csk_listen_start, tao_before_listen, tao_refuse_listen),
+	TAO_HOOK(tcp_conn_request, tao_before_conn_request, tao_drop_syn),
+	TAO_HOOK(tcp_make_synack, tao_before_make_synack, tao_make_no_synack),
 	TAO_HOOK(tcp_v4_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
 	TAO_HOOK(tcp_v6_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
 	TAO_HOOK(tcp_v4_ao_lookup_rsk, tao_ours_lookup_rsk, tao_lookup_rsk),
@@ -866,7 +866,7 @@ struct tao_hook tao_cold_hooks[] = {
 	TAO_HOOK(tcp_ao_established_key, tao_ours_established_key, tao_established_key),
 	TAO_HOOK(tcp_ao_hash_hdr, tao_ours_hash_hdr, tao_hash_hdr),
 	TAO_HOOK(tcp_ao_time_wait, tao_ours_time_wait, tao_time_wait),
-	TAO_HOOK(tcp_timewait_state_process, tao_ours_timewait, tao_timewait_drop),
-	TAO_HOOK(tcp_ao_destroy_sock, tao_ours_destroy, tao_destroy_sock),
+	TAO_HOOK(tcp_timewait_state_process, tao_before_timewait, tao_timewait_drop),
+	TAO_HOOK(tcp_ao_destroy_sock, tao_before_destroy, tao_destroy_sock),
 	{}
 };
