@@ -2,7 +2,7 @@
 
 //! Kernel functions and facts, made safe to use.
 //!
-//! C header: `src/shim/tao.h`, from which bindgen makes [`bindings`] in every build.
+//! C header: `src/shim/bindings.h`, from which bindgen makes [`bindings`] in every build.
 
 use kernel::error::code;
 use kernel::error::to_result;
@@ -13,7 +13,7 @@ use crate::proto::mkt::CRITERIA_KEY_LEN;
 use crate::proto::uapi;
 use crate::proto::vrf;
 
-/// Declarations of `src/shim/tao.h`.
+/// Declarations of `src/shim/bindings.h`.
 #[allow(
     clippy::all,
     dead_code,
@@ -132,7 +132,7 @@ pub(crate) struct SocketTables(());
 impl SocketTables {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Called once, while the module is loaded.
-        to_result(unsafe { bindings::tao_conn_tables_init() })?;
+        to_result(unsafe { bindings::tao_load_conns() })?;
         Ok(Self(()))
     }
 }
@@ -140,7 +140,7 @@ impl SocketTables {
 impl Drop for SocketTables {
     fn drop(&mut self) {
         // SAFETY: They exist, and the hooks, which use them, are gone.
-        unsafe { bindings::tao_conn_tables_exit() };
+        unsafe { bindings::tao_unload_conns() };
     }
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct Namespaces(());
 impl Namespaces {
     pub(crate) fn register() -> Result<Self> {
         // SAFETY: Called once, while the module is loaded.
-        to_result(unsafe { bindings::tao_net_init() })?;
+        to_result(unsafe { bindings::tao_load_namespaces() })?;
         Ok(Self(()))
     }
 }
@@ -158,7 +158,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         // SAFETY: It is registered; whoever uses it is gone.
-        unsafe { bindings::tao_net_exit() };
+        unsafe { bindings::tao_unload_namespaces() };
         // Whatever was given to RCU is freed by functions of this module.
         rcu_barrier();
     }

@@ -1,47 +1,43 @@
 /* SPDX-License-Identifier: GPL-2.0 */
+/* A socket's state: where it is found, how long it lives, what is read of it without a lock. */
 #ifndef TAO_CONN_H
 #define TAO_CONN_H
 
 #include <net/tcp.h>
 #include "tao.h"
 
-#define TAO_MAC_LEN	12
-
-extern struct hlist_node *tao_key_mark;
-
+/* where it is */
 struct tao_conn *tao_ours(struct tcp_ao_info *info);
 struct tao_conn *tao_attached(const struct sock *sk);
+struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw);
 struct tao_conn *tao_parked(const struct sock *sk);
-void tao_share(struct tao_conn *conn, struct tcp_timewait_sock *tcptw, u64 rcv);
+struct tao_conn *tao_find(const struct sock *sk);
+bool tao_has_native(const struct sock *sk);
+
+/* how long it lives */
+void tao_conn_init(struct tao_conn *conn, struct sock *sk);
+void tao_accept_icmp(struct tao_conn *conn, bool accept);
+int tao_attach_begin(struct sock *sk, struct tao_conn *conn);
+void tao_attach_end(struct sock *sk, struct tao_conn *conn);
+void tao_attach_cancel(struct tao_conn *conn);
+int tao_attach(struct sock *sk, struct tao_conn *conn);
+int tao_replace(struct sock *sk, struct tao_conn **conn);
+int tao_park(struct sock *sk, struct tao_conn *conn);
+void tao_forget(const struct sock *sk);
+void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv);
 void tao_leave(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
+
+/* whom it is for, and what is read without a lock */
+void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer);
 void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
-int tao_take_over(struct sock *sk);
-u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
-			struct tao_numbers *numbers);
-const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk);
-int tao_attach(struct sock *sk, struct tao_conn *conn);
-void tao_hand_back(struct sock *sk);
-void tao_drop_segment(struct sock *sk, int err);
-int tao_protect(struct sock *sk, struct tao_conn *conn);
-void tao_not_connected(struct tao_conn *conn);
-void tao_drop_backlog(struct sock *sk);
-void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn);
-int tao_replace(struct sock *sk, struct tao_conn **conn);
+__u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
+			  struct tao_numbers *numbers);
 
-/* net.c */
-struct tao_net *tao_net_get(struct net *net);
-void tao_set_vrf(struct tao_peer *peer, struct net *net, __u32 l3index);
+int tao_conns_init(void);
+void tao_conns_exit(void);
 
-/* seam.c: what goes into tcp_sock_af_ops */
-struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);
-int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen);
-int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen);
-struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid);
-void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,
-		     __be32 disn, bool send);
-int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *sk,
-		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne);
+extern struct hlist_node *tao_key_mark;
 
 static inline bool tao_is_our_key(const struct tcp_ao_key *key)
 {

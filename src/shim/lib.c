@@ -11,7 +11,7 @@
 #include <linux/user_namespace.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
-#include "tao.h"
+#include "lib.h"
 
 /* ---- crypto ---- */
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Network namespaces: their keys, /proc/net/tcp_authopt and the sysctls. */
+/* Network namespaces: their keys, VRFs, /proc/net/tcp_authopt and their sysctls. */
 #include <linux/netdevice.h>
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 #include <linux/sysctl.h>
 #include <net/net_namespace.h>
 #include <net/netns/generic.h>
-#include "conn.h"
+#include "net.h"
+#include "rust.h"
 
 /**
  * struct tao_pernet - what the module has in a namespace
@@ -28,11 +29,10 @@ struct tao_net *tao_net_get(struct net *net)
 
 /* ---- VRFs ---- */
 
-/* The namespace has sockets, so that it lives. */
-void tao_set_vrf(struct tao_peer *peer, struct net *net, __u32 l3index)
+/* The VRF with this device, as keys name it. The namespace has sockets, so that it lives. */
+__u32 tao_vrf_at(struct net *net, __u32 l3index)
 {
-	peer->l3index = l3index;
-	peer->vrf = tao_rust_vrf_at(tao_net_get(net), l3index);
+	return tao_rust_vrf_at(tao_net_get(net), l3index);
 }
 
 /*
@@ -115,54 +115,6 @@ static const struct seq_operations tao_seq_ops = {
 };
 
 /* ---- sysctls ---- */
-
-static int tao_sysctl_enabled;
-
-bool tao_enabled(void)
-{
-	return READ_ONCE(tao_sysctl_enabled);
-}
-
-static int tao_sysctl_drain;
-
-/* Ends connections of all namespaces, so that it is not for the root of one. */
-static int tao_drain_handler(const struct ctl_table *table, int write, void *buffer, size_t *lenp,
-			     loff_t *ppos)
-{
-	int err;
-
-	if (write && !capable(CAP_NET_ADMIN))
-		return -EPERM;
-	err = proc_dointvec_minmax(table, write, buffer, lenp, ppos);
-	return !err && write && READ_ONCE(tao_sysctl_drain) ? tao_drain() : err;
-}
-
-/*
- * Each has its own value as its minimum: once 1, it stays 1. Not const: before 7.3 that is not
- * taken.
- */
-static struct ctl_table tao_global_table[] = {
-	{
-		.procname	= "tcp_authopt",
-		.data		= &tao_sysctl_enabled,
-		.maxlen		= sizeof(tao_sysctl_enabled),
-		.mode		= 0644,
-		.proc_handler	= proc_dointvec_minmax,
-		.extra1		= &tao_sysctl_enabled,
-		.extra2		= SYSCTL_ONE,
-	},
-	{
-		.procname	= "tcp_authopt_drain",
-		.data		= &tao_sysctl_drain,
-		.maxlen		= sizeof(tao_sysctl_drain),
-		.mode		= 0644,
-		.proc_handler	= tao_drain_handler,
-		.extra1		= &tao_sysctl_drain,
-		.extra2		= SYSCTL_ONE,
-	},
-};
-
-static struct ctl_table_header *tao_global_sysctls;
 
 /* A namespace's own root does not set how much kernel memory it may use. */
 static int tao_max_keys_handler(const struct ctl_table *table, int write, void *buffer,
@@ -297,20 +249,12 @@ int tao_net_init(void)
 	/* Tells of the devices that are there, too. */
 	err = register_netdevice_notifier(&tao_devices);
 	if (err)
-		goto namespaces;
-	tao_global_sysctls = register_net_sysctl(&init_net, "net/ipv4", tao_global_table);
-	if (tao_global_sysctls)
-		return 0;
-	err = -ENOMEM;
-	unregister_netdevice_notifier(&tao_devices);
-namespaces:
-	unregister_pernet_subsys(&tao_pernet_ops);
+		unregister_pernet_subsys(&tao_pernet_ops);
 	return err;
 }
 
 void tao_net_exit(void)
 {
-	unregister_net_sysctl_table(tao_global_sysctls);
 	unregister_netdevice_notifier(&tao_devices);
 	unregister_pernet_subsys(&tao_pernet_ops);
 }

@@ -29,64 +29,96 @@
 #include <net/ipv6.h>
 #include <net/l3mdev.h>
 #include <net/tcp.h>
+#include "args.h"
 #include "conn.h"
 #include "hook.h"
+#include "peer.h"
+#include "pin.h"
+#include "rust.h"
+#include "seam.h"
+#include "segment.h"
+#include "tables.h"
 
-/* Argument @n, from 0, of the call that a callback looks at. */
-#define TAO_ARG(fregs, n, type)	((type)ftrace_regs_get_argument(fregs, n))
+/* ---- open ---- */
 
-static struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
+/* The connection of @sk is to be protected: @conn belongs to it from now on. */
+static int tao_protect(struct sock *sk, struct tao_conn *conn)
 {
-	return tao_ours(rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info));
+	struct tao_peer peer;
+	int err;
+
+	/* A drain has to come to its end: no connection begins meanwhile. */
+	if (tao_is_draining())
+		return -ENODEV;
+	err = tao_learn_xmit(inet_csk(sk)->icsk_af_ops);
+	if (err)
+		return err;
+	/* Whoever finds the state finds whom it is for. Even if we are not asked, nothing unsigned goes. */
+	conn->info.ao_required = 1;
+	WRITE_ONCE(conn->rcv_shift, 0);
+	tao_peer_of_sock(sk, &peer);
+	tao_set_peer(conn, &peer);
+	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
+	if (err)
+		return err;
+#if IS_ENABLED(CONFIG_SMC)
+	/* AF_SMC would leave TCP once the handshake is over: the data is to be signed, too. */
+	tcp_sk(sk)->syn_smc = 0;
+#endif
+	/*
+	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
+	 * route, which the socket may have had before.
+	 */
+	sk_gso_disable(sk);
+	sk->sk_gso_max_segs = 1;
+	return 0;
 }
 
-/* The sender of @skb, as @sk sees it. */
-static void tao_peer_of_skb(const struct sk_buff *skb, u16 packet_family, const struct sock *sk,
-			    int l3index, struct tao_peer *peer)
+/* The socket of @conn, which is locked, has no connection: it listens, or connect() has failed. */
+static void tao_not_connected(struct tao_conn *conn)
 {
-	memset(peer, 0, sizeof(*peer));
-	peer->family = sk->sk_family;
-	tao_set_vrf(peer, sock_net(sk), l3index);
-	if (packet_family == AF_INET6)
-		memcpy(peer->addr, &ipv6_hdr(skb)->saddr, sizeof(struct in6_addr));
-	else if (peer->family == AF_INET6)
-		ipv6_addr_set_v4mapped(ip_hdr(skb)->saddr, (struct in6_addr *)peer->addr);
-	else
-		memcpy(peer->addr, &ip_hdr(skb)->saddr, sizeof(struct in_addr));
+	conn->info.ao_required = 0;
+	tao_rust_not_connected(conn);
 }
 
-static void tao_segment_of_skb(const struct sk_buff *skb, u16 family, struct tao_segment *seg)
+/*
+ * A protected connection begins on a socket that had no state attached, but can be found already.
+ * What came for it so far was not checked, and waits in the backlog, since the socket is locked.
+ * None of it can be an answer: nothing was sent yet. May sleep.
+ */
+static void tao_drop_backlog(struct sock *sk)
 {
-	const struct tcphdr *th = tcp_hdr(skb);
+	struct sk_buff *skb, *next;
 
-	*seg = (struct tao_segment) {
-		.skb = skb,
-		.th = (u8 *)th,
-		.header_len = th->doff * 4,
-		.len = skb->len,
-		.family = family,
-	};
-	if (family == AF_INET6) {
-		seg->saddr = (const u8 *)&ipv6_hdr(skb)->saddr;
-		seg->daddr = (const u8 *)&ipv6_hdr(skb)->daddr;
-	} else {
-		seg->saddr = (const u8 *)&ip_hdr(skb)->saddr;
-		seg->daddr = (const u8 *)&ip_hdr(skb)->daddr;
+	/* Who saw no state holds an RCU read lock until the segment is in the backlog. */
+	synchronize_rcu();
+	spin_lock_bh(&sk->sk_lock.slock);
+	skb = sk->sk_backlog.head;
+	WRITE_ONCE(sk->sk_backlog.head, NULL);
+	WRITE_ONCE(sk->sk_backlog.tail, NULL);
+	sk->sk_backlog.len = 0;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	for (; skb; skb = next) {
+		next = skb->next;
+		skb_mark_not_on_list(skb);
+		NET_INC_STATS(sock_net(sk), LINUX_MIB_TCPAOBAD);
+		kfree_skb_reason(skb, SKB_DROP_REASON_TCP_AOFAILURE);
 	}
 }
 
-static void tao_numbers_of_req(const struct request_sock *req, struct tao_numbers *numbers)
+/*
+ * A protected socket has connected in repair. What the stack does with the answer to a SYN it has
+ * not done: leave AO out of the header's length, so that header prediction, which takes no notice of
+ * a timestamp beside AO, never matches. The MSS, which was computed with it, is computed again.
+ */
+static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 {
-	const struct tcp_request_sock *treq = tcp_rsk(req);
+	struct tcp_sock *tp = tcp_sk(sk);
 
-	*numbers = (struct tao_numbers) {
-		.lisn = treq->snt_isn,
-		.risn = treq->rcv_isn,
-		.sne = 0,
-	};
+	tp->tcp_header_len -= tcp_ao_len_aligned(&conn->key);
+	tp->pred_flags = 0;
+	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
-
-/* ---- open ---- */
 
 /* The replacement may sleep, and if the state is parked nothing else holds us. */
 static bool tao_ours_connect(struct ftrace_regs *fregs)
@@ -146,7 +178,7 @@ static int tao_refuse_listen(struct sock *sk)
 	return -EBUSY;
 }
 
-struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
+static struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
 {
 	return NULL;
 }
@@ -156,7 +188,7 @@ struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *
  * then refuses. For a connection that is protected that is right. Before there is one it is not,
  * since MD5 keys go well with ours, and it is told no: see tao_do_lookup().
  */
-int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
+static int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 {
 	struct tao_conn *conn = tao_attached(sk);
 	int err;
@@ -172,13 +204,14 @@ int tao_md5_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 	return err;
 }
 
-int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
+static int tao_ao_parse(struct sock *sk, int optname, sockptr_t optval, int optlen)
 {
 	return -EBUSY;
 }
 
 /* The stack asks before a SYN, and before a SYN-ACK for @addr_sk. NULL: do not send it. */
-struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
+static struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid,
+					int rcvid)
 {
 	struct tao_conn *conn = tao_attached(sk);
 	struct tao_peer peer;
@@ -420,14 +453,14 @@ hand_back:
 
 /* ---- transmit ---- */
 
-void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,
-		     __be32 disn, bool send)
+static void tao_calc_key_sk(struct tcp_ao_key *key, u8 *tkey, const struct sock *sk, __be32 sisn,
+			    __be32 disn, bool send)
 {
 }
 
 /* Every segment that an attached socket sends: socket locked. */
-int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *sk,
-		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne)
+static int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *sk,
+			    const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne)
 {
 	struct tao_conn *conn = tao_conn_of_key(key);
 	struct tcphdr *th = (struct tcphdr *)(location - hash_offset);
@@ -529,15 +562,9 @@ tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb, unsigned short f
 static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, int l3index,
 			   const union tcp_ao_addr *addr, int family)
 {
-	struct tao_peer peer = { .family = sk->sk_family };
+	struct tao_peer peer;
 
-	tao_set_vrf(&peer, sock_net(sk), l3index);
-	if (family == AF_INET6)
-		memcpy(peer.addr, &addr->a6, sizeof(addr->a6));
-	else if (peer.family == AF_INET6)
-		ipv6_addr_set_v4mapped(addr->a4.s_addr, (struct in6_addr *)peer.addr);
-	else
-		memcpy(peer.addr, &addr->a4, sizeof(addr->a4));
+	tao_peer_of_addr(addr, family, sk, l3index, &peer);
 	return tao_rust_must_sign(conn, &peer);
 }
 
@@ -730,7 +757,7 @@ static void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
 	struct sock *sk = (struct sock *)tp;
 	struct tao_conn *conn = tao_attached(sk);
 
-	tao_share(conn, tcptw, tao_rcv_place(sk, conn));
+	tao_share(conn, &tcptw->tw_sk, tao_rcv_place(sk, conn));
 }
 
 /*
@@ -834,6 +861,15 @@ static int tao_getsockopt(struct sock *sk, int level, int optname, char __user *
 	module_put(THIS_MODULE);
 	return ret;
 }
+
+const struct tcp_sock_af_ops tao_af_ops = {
+	.md5_lookup	= tao_md5_lookup,
+	.md5_parse	= tao_md5_parse,
+	.ao_parse	= tao_ao_parse,
+	.ao_lookup	= tao_ao_lookup,
+	.ao_calc_key_sk	= tao_calc_key_sk,
+	.calc_ao_hash	= tao_calc_ao_hash,
+};
 
 /* ---- tables ---- */
 

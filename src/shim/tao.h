@@ -1,11 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the C shims and the Rust side tell each other. bindgen makes the Rust declarations out of
- * this header in every build.
+ * What the C shims and the Rust side tell each other. C collects facts (where the header is, which
+ * state the socket is in) and does what Rust says; every decision is Rust's. The functions of Rust
+ * that C calls are in rust.h, those of C that Rust calls in what bindings.h includes.
  *
- * C collects facts (where the header is, which state the socket is in) and does what Rust says;
- * every decision is Rust's. Functions named tao_rust_*() are written in Rust (src/glue/hooks.rs),
- * all others in C (src/shim/).
+ * Words that code and comments use:
+ *
+ *	attach		A state is attached while tcp_sock.ao_info of its socket, or of the TIME-WAIT
+ *			socket, points to it: to the stack, every segment of the socket carries AO.
+ *	park		A state is parked while the connection of its socket is not protected. The
+ *			stack sees nothing of it; it is in a table, by the address of the socket.
+ *	protect		A protected connection signs all that it sends, and takes nothing unsigned.
+ *			Its SYN decides that, once and for all.
+ *	share		A socket that goes to TIME-WAIT shares its state with its TIME-WAIT socket.
+ *			Each of the two has a reference.
+ *	leave		A socket that goes leaves its state, and so does a TIME-WAIT socket. The state
+ *			ends when nobody has a reference any more.
+ *	pin		An attached state pins the module, which is not unloaded before the memory of
+ *			the state is freed.
+ *	take over	A socket is taken over when its table of functions becomes a copy with
+ *			functions of ours in it.
+ *	hand back	A socket is handed back when it gets the table of the kernel's again.
+ *	wake		The first socket of the machine that asks for authentication wakes the module:
+ *			the stack begins to look at ao_info, and the hooks at sockets.
+ *	drain		A drain ends whatever has an attached state, for good, so that nothing pins the
+ *			module.
  */
 #ifndef TAO_SHIM_H
 #define TAO_SHIM_H
@@ -23,10 +42,13 @@
 #include <uapi/linux/snmp.h>
 #include <uapi/linux/tcp_authopt.h>
 
+#define TAO_MAC_LEN	12
+
 struct net;
 struct sk_buff;
 struct inet_timewait_sock;
 struct sock;
+struct tao_net;
 
 /**
  * struct tao_peer - whom a key may match
@@ -214,120 +236,8 @@ struct tao_sockopt {
 /* tao_rust_transmit(): the segment must not leave, and the socket is not told of it. */
 #define TAO_NOT_TOLD_YET	1
 
-/* lib.c: kernel functions that exist only inline, or that want a callback or a static structure */
-void tao_mac_set_sha1(union tao_mac_key *key, const __u8 *raw, size_t len);
-void tao_mac_set_sha256(union tao_mac_key *key, const __u8 *raw, size_t len);
-void tao_mac_set_cmac(union tao_mac_key *key, const __u8 *raw, size_t len);
-void tao_mac_init_sha1(union tao_mac_state *state, const union tao_mac_key *key);
-void tao_mac_init_sha256(union tao_mac_state *state, const union tao_mac_key *key);
-void tao_mac_init_cmac(union tao_mac_state *state, const union tao_mac_key *key);
-void tao_mac_update_sha1(union tao_mac_state *state, const __u8 *data, size_t len);
-void tao_mac_update_sha256(union tao_mac_state *state, const __u8 *data, size_t len);
-void tao_mac_update_cmac(union tao_mac_state *state, const __u8 *data, size_t len);
-void tao_mac_final_sha1(union tao_mac_state *state, __u8 *out);
-void tao_mac_final_sha256(union tao_mac_state *state, __u8 *out);
-void tao_mac_final_cmac(union tao_mac_state *state, __u8 *out);
-bool tao_payload(const struct sk_buff *skb, __u32 header_len,
-		 void (*each)(void *arg, const __u8 *data, size_t len), void *arg);
-void tao_wipe(void *secret, size_t len);
-__u64 tao_now(void);
-__u64 tao_uptime(void);
-void tao_call_rcu(struct rcu_head *head, rcu_callback_t func);
-
-int tao_index_init(struct rhltable *index);
-void tao_index_destroy(struct rhltable *index);
-int tao_index_add(struct rhltable *index, struct tao_mkt *mkt);
-void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt);
-void tao_index_del(struct rhltable *index, struct tao_mkt *mkt);
-struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria);
-struct tao_mkt *tao_index_next(struct tao_mkt *mkt);
-
-bool tao_may_change_keys(const struct sock *sk);
-int tao_copy_in(const struct tao_sockopt *call, void *to, size_t len);
-int tao_get_len(struct tao_sockopt *call);
-int tao_copy_out(const struct tao_sockopt *call, const void *from, size_t len);
-bool tao_rest_is_zero(const struct tao_sockopt *call, size_t from, int *err);
-
-/* conn.c */
-struct tao_conn *tao_find(const struct sock *sk);
-bool tao_has_native(const struct sock *sk);
-void tao_conn_init(struct tao_conn *conn, struct sock *sk);
-void tao_accept_icmp(struct tao_conn *conn, bool accept);
-int tao_wake(void);
-int tao_attach_begin(struct sock *sk, struct tao_conn *conn);
-void tao_attach_end(struct sock *sk, struct tao_conn *conn);
-void tao_attach_cancel(struct tao_conn *conn);
-void tao_forget(const struct sock *sk);
-int tao_park(struct sock *sk, struct tao_conn *conn);
-struct tao_net *tao_net_of(const struct sock *sk);
-__u8 tao_sk_state(const struct sock *sk);
-__u16 tao_sk_family(const struct sock *sk);
-bool tao_sk_in_repair(const struct sock *sk);
-void tao_sk_lock(struct sock *sk);
-void tao_sk_unlock(struct sock *sk);
-void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
-		    struct tcp_repair_authopt *repair);
-void tao_repair_set(struct sock *sk, struct tao_conn *conn,
-		    const struct tcp_repair_authopt *repair);
-void tao_peer_of_sock(const struct sock *sk, struct tao_peer *peer);
-void tao_count(const struct sock *sk, int mib);
-bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family);
-int tao_conn_tables_init(void);
-void tao_conn_tables_exit(void);
-
-int tao_drain(void);
-
-/* hook.c, net.c */
+/* hook.c */
 int tao_hooks_init(void);
 void tao_hooks_exit(void);
-int tao_net_init(void);
-void tao_net_exit(void);
-bool tao_enabled(void);
-
-/* Rust: src/glue/hooks.rs */
-struct tao_net;
-struct tao_net *tao_rust_net_new(void);
-void tao_rust_net_hide(struct tao_net *net);
-void tao_rust_net_free(struct tao_net *net);
-__u32 *tao_rust_net_max_keys(struct tao_net *net);
-__u32 *tao_rust_net_key_overlap(struct tao_net *net);
-__u32 *tao_rust_net_rollover_rule(struct tao_net *net);
-__u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
-__s32 *tao_rust_net_no_key_grace(struct tao_net *net);
-void tao_rust_net_choose_again(struct tao_net *net);
-__u32 tao_rust_vrf_at(struct tao_net *net, __u32 ifindex);
-int tao_rust_vrf_added(struct tao_net *net, __u32 ifindex, const char *name);
-void tao_rust_vrf_gone(struct tao_net *net, __u32 ifindex);
-int tao_rust_vrf_renamed(struct tao_net *net, __u32 ifindex, const char *name);
-__u64 tao_rust_proc_position(struct tao_net *net, __u64 from);
-size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_t size);
-
-int tao_rust_setsockopt(struct tao_sockopt *call);
-int tao_rust_getsockopt(struct tao_sockopt *call);
-
-struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk);
-struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const struct sock *newsk,
-				      const __u8 *signed_by);
-void tao_rust_conn_free(struct tao_conn *conn);
-int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
-void tao_rust_not_connected(struct tao_conn *conn);
-bool tao_rust_takes_md5(const struct tao_conn *conn);
-bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
-bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
-bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
-enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_peer *peer,
-				  bool is_signed, __u32 requests, __u32 backlog);
-enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_peer *peer,
-			      bool is_signed, enum tao_origin origin);
-
-int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
-		      const struct tao_numbers *numbers);
-int tao_rust_reply(struct tao_conn *conn, const struct tao_segment *seg,
-		   const struct tao_reply *reply);
-enum skb_drop_reason tao_rust_receive(struct tao_conn *conn, const struct sock *sk,
-				      const struct tao_segment *seg, const struct tao_peer *peer,
-				      enum tao_state state, const struct tao_numbers *numbers);
-__u32 tao_rust_find_ao(const __u8 *th, __u32 header_len);
-__u32 tao_rust_sne(__u32 sne, __u32 basis, __u32 seq);
 
 #endif /* TAO_SHIM_H */

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * All that Rust sees of C. bindgen makes the Rust declarations out of this header in every build; of
+ * what is in it Kbuild has a list (tao-items).
+ */
+#include "conn.h"
+#include "lib.h"
+#include "load.h"
+#include "peer.h"
+#include "query.h"
+#include "rust.h"
+#include "sysctl.h"
+#include "tao.h"
+#include "wake.h"

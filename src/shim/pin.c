@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * States that pin the module: it is not unloaded before their memory is freed. A drain finds the
+ * sockets that have them here.
+ */
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/spinlock.h>
+#include <net/inet_timewait_sock.h>
+#include <net/sock.h>
+#include "pin.h"
+
+/*
+ * The states, until their memory is freed. Which socket has one is under the lock, which is taken by
+ * callbacks of ftrace too, with preemption disabled: also on PREEMPT_RT, nothing under it may sleep.
+ */
+static LIST_HEAD(tao_all_attached);
+static DEFINE_RAW_SPINLOCK(tao_attached_lock);
+static bool tao_draining;
+
+/* Joins the states that pin the module. Fails while that is drained or unloaded. */
+int tao_pin(struct tao_conn *conn)
+{
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	if (tao_draining || !try_module_get(THIS_MODULE))
+		return -ENODEV;
+	list_add(&conn->attached, &tao_all_attached);
+	return 0;
+}
+
+/* @conn may be one that is parked, and pins nothing. */
+bool tao_unlist(struct tao_conn *conn)
+{
+	bool pinned;
+
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	pinned = !list_empty(&conn->attached);
+	list_del_init(&conn->attached);
+	return pinned;
+}
+
+/* The socket that has it; NULL: that is gone. */
+void tao_set_sk(struct tao_conn *conn, struct sock *sk)
+{
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	conn->sk = sk;
+}
+
+/* The TIME-WAIT socket that has it; NULL: that is gone. */
+void tao_set_tw(struct tao_conn *conn, struct inet_timewait_sock *tw)
+{
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	conn->tw = tw;
+}
+
+/* For good: no state joins the others any more. */
+void tao_pin_no_more(void)
+{
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	WRITE_ONCE(tao_draining, true);
+}
+
+/* A hint: the answer may be another a moment later. */
+bool tao_is_draining(void)
+{
+	return READ_ONCE(tao_draining);
+}
+
+/* How many states are looked at with interrupts off. */
+#define TAO_LOOK_AT	64
+
+/*
+ * A socket, or a TIME-WAIT socket, that has an attached state, with a reference to it. NULL: there
+ * is no state (@none), or those looked at are on their way, without a reference to be had. Others
+ * are looked at the next time.
+ */
+struct sock *tao_any_pinned(bool *none)
+{
+	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	*none = list_empty(&tao_all_attached);
+	for (int i = 0; i < TAO_LOOK_AT && !*none; i++) {
+		struct tao_conn *conn = list_first_entry(&tao_all_attached, struct tao_conn,
+							 attached);
+
+		list_move_tail(&conn->attached, &tao_all_attached);
+		if (conn->sk && refcount_inc_not_zero(&conn->sk->sk_refcnt))
+			return conn->sk;
+		if (conn->tw && refcount_inc_not_zero(&conn->tw->tw_refcnt))
+			return (struct sock *)conn->tw;
+	}
+	return NULL;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What C asks of Rust: src/glue/hooks.rs. */
+#ifndef TAO_RUST_H
+#define TAO_RUST_H
+
+#include "tao.h"
+
+struct tao_net *tao_rust_net_new(void);
+void tao_rust_net_hide(struct tao_net *net);
+void tao_rust_net_free(struct tao_net *net);
+__u32 *tao_rust_net_max_keys(struct tao_net *net);
+__u32 *tao_rust_net_key_overlap(struct tao_net *net);
+__u32 *tao_rust_net_rollover_rule(struct tao_net *net);
+__u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
+__s32 *tao_rust_net_no_key_grace(struct tao_net *net);
+void tao_rust_net_choose_again(struct tao_net *net);
+__u32 tao_rust_vrf_at(struct tao_net *net, __u32 ifindex);
+int tao_rust_vrf_added(struct tao_net *net, __u32 ifindex, const char *name);
+void tao_rust_vrf_gone(struct tao_net *net, __u32 ifindex);
+int tao_rust_vrf_renamed(struct tao_net *net, __u32 ifindex, const char *name);
+__u64 tao_rust_proc_position(struct tao_net *net, __u64 from);
+size_t tao_rust_proc_line(struct tao_net *net, __u64 position, __u8 *line, size_t size);
+
+int tao_rust_setsockopt(struct tao_sockopt *call);
+int tao_rust_getsockopt(struct tao_sockopt *call);
+
+struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk);
+struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const struct sock *newsk,
+				      const __u8 *signed_by);
+void tao_rust_conn_free(struct tao_conn *conn);
+int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
+void tao_rust_not_connected(struct tao_conn *conn);
+bool tao_rust_takes_md5(const struct tao_conn *conn);
+bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
+bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
+bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
+enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_peer *peer,
+				  bool is_signed, __u32 requests, __u32 backlog);
+enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_peer *peer,
+			      bool is_signed, enum tao_origin origin);
+
+int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
+		      const struct tao_numbers *numbers);
+int tao_rust_reply(struct tao_conn *conn, const struct tao_segment *seg,
+		   const struct tao_reply *reply);
+enum skb_drop_reason tao_rust_receive(struct tao_conn *conn, const struct sock *sk,
+				      const struct tao_segment *seg, const struct tao_peer *peer,
+				      enum tao_state state, const struct tao_numbers *numbers);
+__u32 tao_rust_find_ao(const __u8 *th, __u32 header_len);
+__u32 tao_rust_sne(__u32 sne, __u32 basis, __u32 seq);
+
+#endif /* TAO_RUST_H */
