@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+/* How a connection begins at this end: connect() and listen(). */
+#include <linux/module.h>
+#include <net/tcp.h>
+#include "args.h"
+#include "conn.h"
+#include "open.h"
+#include "peer.h"
+#include "pin.h"
+#include "rust.h"
+#include "tables.h"
+
+/* The connection of @sk is to be protected: @conn belongs to it from now on. */
+int tao_protect(struct sock *sk, struct tao_conn *conn)
+{
+	struct tao_peer peer;
+	int err;
+
+	/* A drain has to come to its end: no connection begins meanwhile. */
+	if (tao_is_draining())
+		return -ENODEV;
+	err = tao_learn_xmit(inet_csk(sk)->icsk_af_ops);
+	if (err)
+		return err;
+	/* Whoever finds the state finds whom it is for. Even if we are not asked, nothing unsigned goes. */
+	conn->info.ao_required = 1;
+	WRITE_ONCE(conn->rcv_shift, 0);
+	tao_peer_of_sock(sk, &peer);
+	tao_set_peer(conn, &peer);
+	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
+	if (err)
+		return err;
+#if IS_ENABLED(CONFIG_SMC)
+	/* AF_SMC would leave TCP once the handshake is over: the data is to be signed, too. */
+	tcp_sk(sk)->syn_smc = 0;
+#endif
+	/*
+	 * A MAC is for one segment: nobody below may cut one into several. The limit comes from the
+	 * route, which the socket may have had before.
+	 */
+	sk_gso_disable(sk);
+	sk->sk_gso_max_segs = 1;
+	return 0;
+}
+
+/* The socket of @conn, which is locked, has no connection: it listens, or connect() has failed. */
+void tao_not_connected(struct tao_conn *conn)
+{
+	conn->info.ao_required = 0;
+	tao_rust_not_connected(conn);
+}
+
+/*
+ * A protected connection begins on a socket that had no state attached, but can be found already.
+ * What came for it so far was not checked, and waits in the backlog, since the socket is locked.
+ * None of it can be an answer: nothing was sent yet. May sleep.
+ */
+static void tao_drop_backlog(struct sock *sk)
+{
+	struct sk_buff *skb, *next;
+
+	/* Who saw no state holds an RCU read lock until the segment is in the backlog. */
+	synchronize_rcu();
+	spin_lock_bh(&sk->sk_lock.slock);
+	skb = sk->sk_backlog.head;
+	WRITE_ONCE(sk->sk_backlog.head, NULL);
+	WRITE_ONCE(sk->sk_backlog.tail, NULL);
+	sk->sk_backlog.len = 0;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	for (; skb; skb = next) {
+		next = skb->next;
+		skb_mark_not_on_list(skb);
+		NET_INC_STATS(sock_net(sk), LINUX_MIB_TCPAOBAD);
+		kfree_skb_reason(skb, SKB_DROP_REASON_TCP_AOFAILURE);
+	}
+}
+
+/*
+ * A protected socket has connected in repair. What the stack does with the answer to a SYN it has
+ * not done: leave AO out of the header's length, so that header prediction, which takes no notice of
+ * a timestamp beside AO, never matches. The MSS, which was computed with it, is computed again.
+ */
+static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
+{
+	struct tcp_sock *tp = tcp_sk(sk);
+
+	tp->tcp_header_len -= tcp_ao_len_aligned(&conn->key);
+	tp->pred_flags = 0;
+	inet_csk(sk)->icsk_pmtu_cookie = 0;
+}
+
+/* The replacement may sleep, and if the state is parked nothing else holds us. */
+bool tao_ours_connect(struct ftrace_regs *fregs)
+{
+	return tao_find(TAO_ARG(fregs, 0, struct sock *)) && try_module_get(THIS_MODULE);
+}
+
+int tao_connect(struct sock *sk)
+{
+	/* It cannot go: the caller has the socket locked. */
+	struct tao_conn *conn = tao_find(sk);
+	bool watched = tao_attached(sk);
+	int err = 0;
+
+	/* The socket's last connection may be in TIME-WAIT still. */
+	if (refcount_read(&conn->info.refcnt) > 1)
+		err = tao_replace(sk, &conn);
+	if (!err)
+		err = tao_rust_connect(conn, sk);
+	if (err >= 0)
+		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
+	if (!err && !watched && tao_attached(sk))
+		tao_drop_backlog(sk);
+	/*
+	 * With TCP_FASTOPEN_CONNECT the socket could be found, and was not locked, since connect(): it
+	 * may have answered somebody whose segments nobody has verified.
+	 */
+	if (!err && tao_attached(sk) && sk->sk_state != TCP_SYN_SENT)
+		err = -ECONNABORTED;
+	if (!err)
+		err = tcp_connect(sk);
+	if (err)
+		tao_not_connected(conn);
+	else if (tcp_sk(sk)->repair && tao_attached(sk))
+		tao_connected_in_repair(sk, conn);
+	module_put(THIS_MODULE);
+	return err;
+}
+
+/*
+ * A socket whose last connection was not protected listens: from now on unsigned segments of peers
+ * with keys must be dropped, so that its state is attached again, before the first SYN.
+ */
+bool tao_before_listen(struct ftrace_regs *fregs)
+{
+	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
+	struct tao_conn *conn = tao_find(sk);
+
+	if (!conn)
+		return false;
+	tao_not_connected(conn);
+	return tao_attached(sk) ? tao_take_over(sk) : tao_attach(sk, conn);
+}
+
+int tao_refuse_listen(struct sock *sk)
+{
+	return -EBUSY;
+}
+
+struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
+{
+	return NULL;
+}
+
+/* The stack asks before a SYN, and before a SYN-ACK for @addr_sk. NULL: do not send it. */
+struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
+{
+	struct tao_conn *conn = tao_attached(sk);
+	struct tao_peer peer;
+
+	if (!conn)
+		return NULL;
+	if (addr_sk != sk) {
+		tao_peer_of_sock(addr_sk, &peer);
+		if (!tao_rust_may_send(conn, &peer))
+			return NULL;
+	}
+	return &conn->key;
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What comes for a socket or a request: signed segments, and those that are not. */
+#include <net/tcp.h>
+#include "args.h"
+#include "conn.h"
+#include "peer.h"
+#include "receive.h"
+#include "rust.h"
+#include "segment.h"
+
+bool tao_ours_inbound(struct ftrace_regs *fregs)
+{
+	return tao_find(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/* Every signed segment: softirq, RCU read lock, socket not locked. */
+enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb,
+					 unsigned short family, const struct request_sock *req,
+					 int l3index, const struct tcp_ao_hdr *aoh)
+{
+	struct tao_conn *conn = tao_attached(sk);
+	enum tao_state state = TAO_UNPROTECTED;
+	struct tao_numbers numbers = {};
+	struct tao_segment seg;
+	struct tao_peer peer;
+	bool begins = false;
+
+	if (unlikely(req)) {
+		/* The listener may be closed, and even have a connection: the request lives on. */
+		conn = conn ?: tao_parked(sk);
+		state = TAO_REQUEST;
+		tao_numbers_of_req(req, &numbers);
+		numbers.seq = numbers.risn;
+	} else if (likely(conn)) {
+		/* The stack sets the ISN of the peer first, and then the state that has one. */
+		u8 now_in = smp_load_acquire(&sk->sk_state);
+		u64 place = tao_numbers_of_conn(sk, conn, &numbers);
+
+		begins = now_in == TCP_SYN_SENT || now_in == TCP_SYN_RECV;
+		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
+			state = TAO_PAIRED;
+			numbers.sne = place >> 32;
+			numbers.seq = place;
+		} else if (now_in == TCP_SYN_SENT) {
+			state = TAO_SYN_SENT;
+		} else if (now_in == TCP_SYN_RECV) {
+			state = TAO_PAIRED;
+			numbers.seq = numbers.risn;
+		} else {
+			state = now_in == TCP_LISTEN ? TAO_LISTEN : TAO_CLOSED;
+		}
+	} else {
+		conn = tao_parked(sk);
+	}
+	/* Its state went between the callback and here: so does the segment. */
+	if (unlikely(!conn))
+		return SKB_DROP_REASON_TCP_CLOSE;
+	tao_segment_of_skb(skb, family, &seg);
+	/* A connection is in the VRF that it began in, whatever VRF sends it segments. */
+	if (req)
+		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
+	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
+		tao_peer_of_skb(skb, family, sk, l3index, &peer);
+	else if (unlikely(begins)) /* The state may still have that of the last connection. */
+		tao_peer_of_sock(sk, &peer);
+	else
+		tao_peer_of_conn(conn, &peer);
+	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
+}
+
+/* Whether what comes from @addr for @sk, whose state is @conn, has to be signed. */
+static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, int l3index,
+			   const union tcp_ao_addr *addr, int family)
+{
+	struct tao_peer peer;
+
+	tao_peer_of_addr(addr, family, sk, l3index, &peer);
+	return tao_rust_must_sign(conn, &peer);
+}
+
+bool tao_ours_do_lookup(struct ftrace_regs *fregs)
+{
+	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/*
+ * "Is AO required of this peer?", for a segment without it; and for the ACK of a request, whether
+ * there is a key to sign it with. A socket's backlog is worked off outside of softirq, so that it
+ * is not the context that tells these from TCP_MD5SIG: it is the task that is in it, and softirqs
+ * may interrupt that one, too.
+ */
+struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
+				 int family, int sndid, int rcvid)
+{
+	struct tao_conn *conn = tao_attached(sk);
+
+	if (!conn || (READ_ONCE(conn->md5_setter) == current && !in_softirq()))
+		return NULL;
+	return tao_peer_keyed(conn, sk, l3index, addr, family) ? &conn->key : NULL;
+}
+
+/* MD5 does not go for a peer whose connection is, or has to be, protected (RFC 5925 8, R32). */
+bool tao_ours_md5_do_lookup(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	const struct tao_conn *conn = tao_attached(sk);
+
+	return conn &&
+	       tao_peer_keyed(conn, sk, TAO_ARG(fregs, 1, int),
+			      TAO_ARG(fregs, 2, const union tcp_ao_addr *),
+			      TAO_ARG(fregs, 3, int));
+}
+
+struct tcp_md5sig_key *tao_md5_do_lookup(const struct sock *sk, int l3index,
+					 const union tcp_md5_addr *addr, int family,
+					 bool any_l3index)
+{
+	return NULL;
+}

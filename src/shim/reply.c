@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What is sent for a request or without a socket: an RST, the ACK of a request or of TIME-WAIT. */
+#include <net/tcp.h>
+#include "args.h"
+#include "conn.h"
+#include "peer.h"
+#include "reply.h"
+#include "rust.h"
+#include "segment.h"
+
+/* The state that answers for @sk, which may be a request or a TIME-WAIT socket. */
+static struct tao_conn *tao_find_any(const struct sock *sk)
+{
+	switch (READ_ONCE(sk->sk_state)) {
+	case TCP_TIME_WAIT:
+		return tao_attached_tw(inet_twsk(sk));
+	case TCP_NEW_SYN_RECV:
+		return tao_attached(inet_reqsk(sk)->rsk_listener);
+	default:
+		return tao_attached(sk);
+	}
+}
+
+bool tao_ours_prepare_reset(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return sk && tao_find_any(sk);
+}
+
+/* An RST in answer to @skb. An error means that none is sent. */
+int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct tcp_ao_hdr *aoh,
+		      int l3index, u32 seq, struct tcp_ao_key **key, char **traffic_key,
+		      bool *allocated_traffic_key, u8 *keyid, u32 *sne)
+{
+	struct tao_conn *conn = tao_find_any(sk);
+	/* As in tao_inbound_ao_hash(). */
+	u8 state = smp_load_acquire(&sk->sk_state);
+	struct tao_reply *reply;
+	u32 basis;
+
+	*allocated_traffic_key = false;
+	/* Without both ISNs there is nothing to sign with (RFC 5925 5.2). */
+	if (!conn || state == TCP_LISTEN || state == TCP_SYN_SENT)
+		return -ENOENT;
+	*key = &conn->key;
+	*keyid = 0;	/* both ids are written with the MAC */
+	reply = kzalloc(sizeof(*reply), GFP_ATOMIC);
+	if (!reply)
+		return -ENOMEM;
+	if (state == TCP_NEW_SYN_RECV) {
+		tao_peer_of_sock(sk, &reply->peer);
+		reply->preferred = tcp_rsk(inet_reqsk(sk))->ao_keyid;
+		tao_numbers_of_req(inet_reqsk(sk), &reply->numbers);
+		basis = reply->numbers.lisn;
+	} else {
+		reply->own = true;
+		tao_peer_of_conn(conn, &reply->peer);
+		reply->numbers.lisn = ntohl(READ_ONCE(conn->info.lisn));
+		reply->numbers.risn = ntohl(READ_ONCE(conn->info.risn));
+		reply->numbers.sne = READ_ONCE(conn->info.snd_sne);
+		basis = state == TCP_TIME_WAIT ? tcp_twsk(sk)->tw_snd_nxt :
+			READ_ONCE(tcp_sk(sk)->snd_una);
+	}
+	*sne = tao_rust_sne(reply->numbers.sne, basis, seq);
+	if (!tao_rust_may_send(conn, &reply->peer)) {
+		kfree(reply);
+		return -ENOKEY;
+	}
+	*traffic_key = (char *)reply;
+	*allocated_traffic_key = true;
+	return 0;
+}
+
+bool tao_ours_calc_key_rsk(struct ftrace_regs *fregs)
+{
+	return tao_is_our_key(TAO_ARG(fregs, 0, const struct tcp_ao_key *));
+}
+
+/* An ACK for a request: @buf was allocated with TAO_REPLY_ROOM bytes, our key's digest size. */
+void tao_calc_key_rsk(struct tcp_ao_key *key, u8 *buf, struct request_sock *req)
+{
+	struct tao_reply *reply = (struct tao_reply *)buf;
+
+	memset(reply, 0, sizeof(*reply));
+	tao_peer_of_sock(req_to_sk(req), &reply->peer);
+	tao_numbers_of_req(req, &reply->numbers);
+	reply->preferred = tcp_rsk(req)->ao_keyid;
+}
+
+bool tao_ours_established_key(struct ftrace_regs *fregs)
+{
+	return tao_ours(TAO_ARG(fregs, 1, struct tcp_ao_info *));
+}
+
+/* The ACK of a TIME-WAIT socket. Without a key here it would go out unsigned. */
+struct tcp_ao_key *tao_established_key(const struct sock *sk, struct tcp_ao_info *ao, int sndid,
+				       int rcvid)
+{
+	return &((struct tao_conn *)ao)->key;
+}
+
+bool tao_ours_hash_hdr(struct ftrace_regs *fregs)
+{
+	return tao_is_our_key(TAO_ARG(fregs, 2, const struct tcp_ao_key *));
+}
+
+/* Signs a header without payload. @saddr, @daddr: of the reply. */
+int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, const u8 *tkey,
+		 const union tcp_ao_addr *daddr, const union tcp_ao_addr *saddr,
+		 const struct tcphdr *th, u32 sne)
+{
+	struct tao_conn *conn = tao_conn_of_key(key);
+	struct tao_segment seg = {
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = th->doff * 4,
+		.ao = (u8 *)hash - (u8 *)th - sizeof(struct tcp_ao_hdr),
+		.family = family,
+		.saddr = (const u8 *)saddr,
+		.daddr = (const u8 *)daddr,
+	};
+	struct tao_reply reply;
+
+	if (tkey == snd_other_key(key)) {
+		/* the ACK of a TIME-WAIT socket */
+		reply = (struct tao_reply) {
+			.numbers.lisn = ntohl(conn->info.lisn),
+			.numbers.risn = ntohl(conn->info.risn),
+			.own = true,
+		};
+		tao_peer_of_conn(conn, &reply.peer);
+	} else {
+		reply = *(const struct tao_reply *)tkey;
+	}
+	/* The stack says 0 for every request. */
+	reply.numbers.sne = reply.own ? sne : tao_rust_sne(0, reply.numbers.lisn, ntohl(th->seq));
+	if (!tao_rust_reply(conn, &seg, &reply))
+		return 0;
+	memset(hash, 0, TAO_MAC_LEN);
+	return 1;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+/* How a connection ends: TIME-WAIT, and the end of a socket. */
+#include <net/inet_timewait_sock.h>
+#include <net/tcp.h>
+#include "args.h"
+#include "conn.h"
+#include "rust.h"
+#include "segment.h"
+#include "timewait.h"
+
+bool tao_ours_time_wait(struct ftrace_regs *fregs)
+{
+	return tao_attached(TAO_ARG(fregs, 1, const struct sock *));
+}
+
+void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
+{
+	struct sock *sk = (struct sock *)tp;
+	struct tao_conn *conn = tao_attached(sk);
+
+	tao_share(conn, &tcptw->tw_sk, tao_rcv_place(sk, conn));
+}
+
+/*
+ * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
+ * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
+ *
+ * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too.
+ * The allocator may sleep then on PREEMPT_RT, whatever it is asked for.
+ */
+bool tao_before_timewait(struct ftrace_regs *fregs)
+{
+	const struct inet_timewait_sock *tw = TAO_ARG(fregs, 0, const struct inet_timewait_sock *);
+	const struct sk_buff *skb = TAO_ARG(fregs, 1, const struct sk_buff *);
+	struct tao_conn *conn = tao_attached_tw(tw);
+	struct tao_numbers numbers;
+	struct tao_segment seg;
+	struct tao_peer peer;
+	u16 family;
+
+	if (!conn)
+		return false;
+	tao_peer_of_conn(conn, &peer);
+	numbers = (struct tao_numbers) {
+		.lisn = ntohl(conn->info.lisn),
+		.risn = ntohl(conn->info.risn),
+		.sne = conn->tw_rcv >> 32,
+		.seq = conn->tw_rcv,
+	};
+	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
+	tao_segment_of_skb(skb, family, &seg);
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &peer,
+				TAO_TIME_WAIT, &numbers) ||
+	       !tao_rust_may_send(conn, &peer);
+}
+
+enum tcp_tw_status tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_buff *skb,
+				     const struct tcphdr *th, u32 *tw_isn,
+				     enum skb_drop_reason *drop_reason)
+{
+	*drop_reason = SKB_DROP_REASON_TCP_AOFAILURE;
+	inet_twsk_put(tw);
+	return TCP_TW_SUCCESS;
+}
+
+bool tao_before_destroy(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	bool twsk = TAO_ARG(fregs, 1, unsigned long) & 0xff;
+
+	if (twsk)
+		return tao_attached_tw(inet_twsk(sk));
+	/* tcp_connect() calls it for a socket that lives on, with MD5. */
+	if (refcount_read(&sk->sk_refcnt))
+		return false;
+	tao_forget(sk);
+	return tao_attached(sk);
+}
+
+void tao_destroy_sock(struct sock *sk, bool twsk)
+{
+	struct tcp_ao_info __rcu **at = twsk ? &tcp_twsk(sk)->ao_info : &tcp_sk(sk)->ao_info;
+	struct tao_conn *conn = tao_ours(rcu_dereference_raw(*at));
+
+	rcu_assign_pointer(*at, NULL);
+	tao_leave(conn, twsk);
+}
