@@ -11,7 +11,10 @@
 #include "segment.h"
 #include "tables.h"
 
-/* Whether the stack makes no request of just any SYN: three places of tcp_conn_request(). */
+/*
+ * Whether the stack makes no request of just any SYN. What it asks is in tcp_conn_request(), three
+ * times, and is said again here: whoever moves to another kernel has to compare.
+ */
 static bool tao_is_crowded(const struct sock *sk)
 {
 	const struct netns_ipv4 *ipv4 = &sock_net(sk)->ipv4;
@@ -19,12 +22,18 @@ static bool tao_is_crowded(const struct sock *sk)
 
 	switch (READ_ONCE(ipv4->sysctl_tcp_syncookies)) {
 	case 0:
-		/* The last quarter is for those who have been here before. */
+		/*
+		 * First: the queue is full, and there are no cookies, so that the SYN is dropped.
+		 * Second, before it takes an ISN: the last quarter of the queue is for peers that the
+		 * route knows. Whether it knows this one is not asked here: a key says more.
+		 */
 		return inet_csk_reqsk_queue_is_full(sk) ||
 		       most - inet_csk_reqsk_queue_len(sk) < most >> 2;
 	case 2:
+		/* Third, in one condition with the first: every SYN is answered by a cookie. */
 		return true;
 	default:
+		/* The first again: the answer to a SYN is a cookie while the queue is full. */
 		return inet_csk_reqsk_queue_is_full(sk);
 	}
 }
@@ -125,17 +134,12 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 {
 	const struct inet_request_sock *ireq = inet_rsk(req);
 	struct tao_reply reply = { .preferred = tcp_rsk(req)->ao_keyid };
-	struct tcphdr *th = (struct tcphdr *)(hash - hash_offset);
-	struct tao_segment seg = {
-		.skb = skb,
-		.th = (u8 *)th,
-		.header_len = th->doff * 4,
-		.len = skb->len,
-		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
-		/* Not ireq_family, which is AF_INET6 for an IPv4 peer of an IPv6 listener. */
-		.family = req->rsk_ops->family,
-	};
+	struct tao_segment seg = tao_header_to_sign(hash, hash_offset);
 
+	seg.skb = skb;
+	seg.len = skb->len;
+	/* Not ireq_family, which is AF_INET6 for an IPv4 peer of an IPv6 listener. */
+	seg.family = req->rsk_ops->family;
 	if (seg.family == AF_INET6) {
 		seg.saddr = (const u8 *)&ireq->ir_v6_loc_addr;
 		seg.daddr = (const u8 *)&ireq->ir_v6_rmt_addr;
@@ -175,60 +179,89 @@ bool tao_ours_copy_all(struct ftrace_regs *fregs)
 	return tao_ours(info) || (tcp_rsk(req)->used_tcp_ao && !info);
 }
 
-/* A child comes to be: softirq, only we know it. */
-int tao_copy_all_matching(const struct sock *sk, struct sock *newsk, struct request_sock *req,
-			  struct sk_buff *skb, int family)
+/* Whether @newsk, which the stack makes of @th, is to be, and whether it is protected. */
+static enum tao_child tao_judge_child(const struct tao_conn *listener, const struct sock *newsk,
+				      const struct request_sock *req, const struct tcphdr *th,
+				      bool is_signed)
 {
-	struct tcp_request_sock *treq = tcp_rsk(req);
-	const struct tcphdr *th = tcp_hdr(skb);
-	struct tao_conn *listener = tao_attached(sk);
-	enum tao_child child = TAO_CHILD_REFUSED;
-	enum tao_origin origin;
-	struct tao_conn *conn;
+	enum tao_origin origin = TAO_OF_COOKIE;
 	struct tao_peer peer;
-	int err = -EKEYREJECTED;
-	u8 ids[2];
-	u32 ao;
 
-	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
-	if (listener) {
-		/* What belongs to no request of the listener's is made of its own segment. */
-		origin = th->syn ? TAO_OF_FAST_OPEN :
-			 req->rsk_listener ? TAO_OF_REQUEST : TAO_OF_COOKIE;
-		tao_peer_of_sock(newsk, &peer);
-		child = tao_rust_child(listener, &peer,
-				       origin == TAO_OF_COOKIE ? ao : treq->used_tcp_ao, origin);
-	}
-	if (child == TAO_CHILD_REFUSED)
-		goto hand_back;
-	treq->used_tcp_ao = child == TAO_CHILD_PROTECTED;
-	/* The ACK may ask for another key than the SYN did. */
-	if (ao) {
-		const struct tcp_ao_hdr *aoh = (const void *)th + ao;
+	/* A request that is no request of the listener's is made of the segment itself. */
+	if (th->syn)
+		origin = TAO_OF_FAST_OPEN;
+	else if (req->rsk_listener)
+		origin = TAO_OF_REQUEST;
+	if (origin != TAO_OF_COOKIE)
+		is_signed = tcp_rsk(req)->used_tcp_ao;
+	tao_peer_of_sock(newsk, &peer);
+	return tao_rust_child(listener, &peer, is_signed, origin);
+}
 
-		treq->ao_keyid = aoh->rnext_keyid;
-		treq->ao_rcv_next = aoh->keyid;
-	}
+/* Gives @newsk the state that it has from now on. */
+static int tao_make_child(const struct tao_conn *listener, struct sock *newsk,
+			  const struct tcp_request_sock *treq)
+{
+	const u8 ids[] = { treq->ao_rcv_next, treq->ao_keyid };
+	struct tao_conn *conn;
+	int err;
 
-	err = -ENOMEM;
-	ids[0] = treq->ao_rcv_next;
-	ids[1] = treq->ao_keyid;
 	conn = tao_rust_conn_accept(listener, newsk, treq->used_tcp_ao ? ids : NULL);
 	if (!conn)
-		goto hand_back;
+		return -ENOMEM;
 	if (treq->used_tcp_ao) {
 		conn->info.lisn = htonl(treq->snt_isn);
 		conn->info.risn = htonl(treq->rcv_isn);
-		/* snd_una starts behind the SYN */
+		/* snd_una starts behind the SYN. */
 		conn->info.snd_sne = tao_isn_wraps(conn->info.lisn);
-		if (!tao_protect(newsk, conn))
-			return 0;
-	} else if (!tao_park(newsk, conn)) {
-		tao_hand_back(newsk);
-		return 0;
+		err = tao_protect(newsk, conn);
+	} else {
+		err = tao_park(newsk, conn);
 	}
-	tao_conn_put(conn);
-hand_back:
-	tao_hand_back(newsk);
+	if (err)
+		tao_conn_put(conn);
+	return err;
+}
+
+/*
+ * A child comes to be. What it becomes is decided by child() in src/proto/verdict.rs, where the table
+ * is. "Signed" is used_tcp_ao, which the stack sets by the SYN; with a cookie there was no request to
+ * remember the SYN, so that it is whether the ACK carries AO. What becomes of used_tcp_ao, by which
+ * the stack goes on:
+ *
+ *	made of		protected	not protected	refused
+ *	request		1, as it was	0, as it was	(the request goes)
+ *	cookie		never		0, as it was	(the request goes)
+ *	Fast Open	never		0: the SYN-ACK	as it was: the stack goes on
+ *					is unsigned	with a request
+ *
+ * A listener without state refuses: the request is signed, and came from another one.
+ */
+int tao_copy_all_matching(const struct sock *sk, struct sock *newsk, struct request_sock *req,
+			  struct sk_buff *skb, int family)
+{
+	const struct tao_conn *listener = tao_attached(sk);
+	struct tcp_request_sock *treq = tcp_rsk(req);
+	enum tao_child child = TAO_CHILD_REFUSED;
+	const struct tcphdr *th = tcp_hdr(skb);
+	int err = -EKEYREJECTED;
+	u32 ao;
+
+	ao = tao_rust_find_ao((const u8 *)th, th->doff * 4);
+	if (listener)
+		child = tao_judge_child(listener, newsk, req, th, ao);
+	if (child != TAO_CHILD_REFUSED) {
+		treq->used_tcp_ao = child == TAO_CHILD_PROTECTED;
+		/* The ACK may ask for another key than the SYN did. */
+		if (ao) {
+			const struct tcp_ao_hdr *aoh = (const void *)th + ao;
+
+			treq->ao_keyid = aoh->rnext_keyid;
+			treq->ao_rcv_next = aoh->keyid;
+		}
+		err = tao_make_child(listener, newsk, treq);
+	}
+	if (err)
+		tao_hand_back(newsk);
 	return err;
 }

@@ -95,30 +95,43 @@ bool tao_ours_connect(struct ftrace_regs *fregs)
 	return tao_find(TAO_ARG(fregs, 0, struct sock *)) && try_module_get(THIS_MODULE);
 }
 
-int tao_connect(struct sock *sk)
+/*
+ * Connects @sk, protected or not. *@conn is its state, and may be another one afterwards: the last
+ * connection of the socket may be in TIME-WAIT still, and keeps the one that it has.
+ */
+static int tao_connect_as_decided(struct sock *sk, struct tao_conn **conn)
 {
-	/* It cannot go: the caller has the socket locked. */
-	struct tao_conn *conn = tao_find(sk);
 	bool watched = tao_attached(sk);
-	int err = 0;
+	int protect, err;
 
-	/* The socket's last connection may be in TIME-WAIT still. */
-	if (refcount_read(&conn->info.refcnt) > 1)
-		err = tao_replace(sk, &conn);
-	if (!err)
-		err = tao_rust_connect(conn, sk);
-	if (err >= 0)
-		err = err ? tao_protect(sk, conn) : tao_park(sk, conn);
-	if (!err && !watched && tao_attached(sk))
+	if (refcount_read(&(*conn)->info.refcnt) > 1) {
+		err = tao_replace(sk, conn);
+		if (err)
+			return err;
+	}
+	protect = tao_rust_connect(*conn, sk);
+	if (protect < 0)
+		return protect;
+	err = protect ? tao_protect(sk, *conn) : tao_park(sk, *conn);
+	if (err)
+		return err;
+	if (!watched && tao_attached(sk))
 		tao_drop_backlog(sk);
 	/*
 	 * With TCP_FASTOPEN_CONNECT the socket could be found, and was not locked, since connect(): it
 	 * may have answered somebody whose segments nobody has verified.
 	 */
-	if (!err && tao_attached(sk) && sk->sk_state != TCP_SYN_SENT)
-		err = -ECONNABORTED;
-	if (!err)
-		err = tcp_connect(sk);
+	if (tao_attached(sk) && sk->sk_state != TCP_SYN_SENT)
+		return -ECONNABORTED;
+	return tcp_connect(sk);
+}
+
+int tao_connect(struct sock *sk)
+{
+	/* The caller has the socket locked, so that its state stays. */
+	struct tao_conn *conn = tao_find(sk);
+	int err = tao_connect_as_decided(sk, &conn);
+
 	if (err)
 		tao_not_connected(conn);
 	else if (tcp_sk(sk)->repair && tao_attached(sk))

@@ -111,17 +111,12 @@ int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, cons
 		 const struct tcphdr *th, u32 sne)
 {
 	struct tao_conn *conn = tao_conn_of_key(key);
-	struct tao_segment seg = {
-		.th = (u8 *)th,
-		.header_len = th->doff * 4,
-		.len = th->doff * 4,
-		.ao = (u8 *)hash - (u8 *)th - sizeof(struct tcp_ao_hdr),
-		.family = family,
-		.saddr = (const u8 *)saddr,
-		.daddr = (const u8 *)daddr,
-	};
+	struct tao_segment seg = tao_header_to_sign(hash, hash - (const char *)th);
 	struct tao_reply reply;
 
+	seg.family = family;
+	seg.saddr = (const u8 *)saddr;
+	seg.daddr = (const u8 *)daddr;
 	if (tkey == snd_other_key(key)) {
 		/* the ACK of a TIME-WAIT socket */
 		reply = (struct tao_reply) {

@@ -28,6 +28,7 @@ struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk
 struct tao_conn *tao_rust_conn_accept(const struct tao_conn *listener, const struct sock *newsk,
 				      const __u8 *signed_by);
 void tao_rust_conn_free(struct tao_conn *conn);
+/* An error; 0: the connection is not to be protected; 1: it is. */
 int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
 void tao_rust_not_connected(struct tao_conn *conn);
 bool tao_rust_takes_md5(const struct tao_conn *conn);

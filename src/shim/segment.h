@@ -31,6 +31,22 @@ static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family,
 	}
 }
 
+/*
+ * A header that is to be sent, and nothing behind it. Its MAC goes to @hash, which is @hash_offset
+ * bytes behind its beginning: in the AO option, behind the ids.
+ */
+static inline struct tao_segment tao_header_to_sign(char *hash, long hash_offset)
+{
+	struct tcphdr *th = (struct tcphdr *)(hash - hash_offset);
+
+	return (struct tao_segment) {
+		.th = (u8 *)th,
+		.header_len = th->doff * 4,
+		.len = th->doff * 4,
+		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
+	};
+}
+
 static inline void tao_numbers_of_req(const struct request_sock *req,
 				      struct tao_numbers *numbers)
 {

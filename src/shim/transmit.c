@@ -4,6 +4,7 @@
 #include <net/tcp.h>
 #include "conn.h"
 #include "rust.h"
+#include "segment.h"
 #include "tables.h"
 #include "transmit.h"
 
@@ -17,22 +18,17 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne)
 {
 	struct tao_conn *conn = tao_conn_of_key(key);
-	struct tcphdr *th = (struct tcphdr *)(location - hash_offset);
+	struct tao_segment seg = tao_header_to_sign(location, hash_offset);
 	struct tao_numbers numbers = {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
 		.sne = sne,
-		.seq = ntohl(th->seq),
-	};
-	struct tao_segment seg = {
-		.skb = skb,
-		.th = (u8 *)th,
-		.header_len = th->doff * 4,
-		.len = skb->len,
-		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
+		.seq = ntohl(((const struct tcphdr *)seg.th)->seq),
 	};
 	int err;
 
+	seg.skb = skb;
+	seg.len = skb->len;
 	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
 		seg.family = AF_INET6;
 		seg.saddr = (const u8 *)&sk->sk_v6_rcv_saddr;
