@@ -94,7 +94,7 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 	/* The upper half of the register of an enum is anything. */
 	bool cookie = TAO_ARG(fregs, 4, int) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+	struct tcp_ao_info *info = tao_ao_info(sk);
 	struct tao_conn *conn = tao_ours(info);
 	struct tao_peer peer;
 
@@ -173,8 +173,7 @@ bool tao_ours_copy_all(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
-
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+	struct tcp_ao_info *info = tao_ao_info(sk);
 
 	return tao_ours(info) || (tcp_rsk(req)->used_tcp_ao && !info);
 }

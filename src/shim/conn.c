@@ -36,29 +36,32 @@ static const struct rhashtable_params tao_parked_params = {
 
 static struct rhashtable tao_parked_table;
 
-static_assert(offsetof(struct tao_conn, info) == 0);
-static_assert(sizeof(struct tao_reply) <= TAO_REPLY_ROOM);
-
 /* NULL if it is of the kernel's own TCP-AO, or nothing. */
 struct tao_conn *tao_ours(struct tcp_ao_info *info)
 {
 	return info && info->__unused == TAO_MARK ? (struct tao_conn *)info : NULL;
 }
 
-/* State attached to a full socket. Caller holds the socket lock or an RCU read lock. */
+/*
+ * The state that is attached to a full socket; the caller holds the socket lock or an RCU read lock,
+ * or is in a softirq.
+ */
 struct tao_conn *tao_attached(const struct sock *sk)
 {
-	return tao_ours(rcu_dereference_raw(tcp_sk(sk)->ao_info));
+	return tao_ours(tao_ao_info(sk));
 }
 
-/* The same for a TIME-WAIT socket. */
+/* The state that is attached to a TIME-WAIT socket, which nobody locks. */
 struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
 {
-	return tao_ours(rcu_dereference_raw(tcp_twsk((struct sock *)tw)->ao_info));
+	return tao_ours(rcu_dereference_check(tcp_twsk((struct sock *)tw)->ao_info,
+					      rcu_read_lock_any_held()));
 }
 
+/* The state that is parked for a full socket; the caller is as that of tao_attached(). */
 struct tao_conn *tao_parked(const struct sock *sk)
 {
+	RCU_LOCKDEP_WARN(!tao_may_read(sk), "a parked state is looked for without a lock");
 	if (!atomic_read(&tao_parked_table.nelems))
 		return NULL;
 	return rhashtable_lookup_fast(&tao_parked_table, &sk, tao_parked_params);
@@ -71,7 +74,7 @@ struct tao_conn *tao_parked(const struct sock *sk)
  */
 struct tao_conn *tao_find(const struct sock *sk)
 {
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+	struct tcp_ao_info *info = tao_ao_info(sk);
 
 	if (!info)
 		return tao_parked(sk);
@@ -81,7 +84,7 @@ struct tao_conn *tao_find(const struct sock *sk)
 /* State of the kernel's own TCP-AO. */
 bool tao_has_native(const struct sock *sk)
 {
-	struct tcp_ao_info *info = rcu_dereference_raw(tcp_sk(sk)->ao_info);
+	struct tcp_ao_info *info = tao_ao_info(sk);
 
 	return info && !tao_ours(info);
 }
@@ -123,6 +126,7 @@ void tao_conn_init(struct tao_conn *conn, struct sock *sk)
  */
 void tao_accept_icmp(struct tao_conn *conn, bool accept)
 {
+	sock_owned_by_me(conn->sk);
 	conn->info.accept_icmps = accept;
 }
 
@@ -186,6 +190,7 @@ int tao_attach_begin(struct sock *sk, struct tao_conn *conn)
 	const struct tcp_sock *tp = tcp_sk(sk);
 	int err;
 
+	sock_owned_by_me(sk);
 	if (rcu_access_pointer(tp->ao_info))
 		return -EBUSY;
 	err = tao_learn_af(tp->af_specific);
@@ -196,6 +201,7 @@ int tao_attach_begin(struct sock *sk, struct tao_conn *conn)
 
 void tao_attach_end(struct sock *sk, struct tao_conn *conn)
 {
+	sock_owned_by_me(sk);
 	/* Its table is known by now. */
 	WARN_ON_ONCE(tao_take_over(sk));
 	rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params);
@@ -227,6 +233,7 @@ int tao_replace(struct sock *sk, struct tao_conn **conn)
 	struct tao_conn *old = *conn, *fresh = tao_rust_conn_again(old, sk);
 	int err;
 
+	sock_owned_by_me(sk);
 	if (!fresh)
 		return -ENOMEM;
 	err = tao_pin(fresh);
@@ -245,6 +252,7 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
 
+	sock_owned_by_me(sk);
 	if (tao_has_native(sk))
 		return -EBUSY;
 	/* So it was for the last connection. */
@@ -268,6 +276,7 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
  */
 void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
 {
+	sock_owned_by_me(conn->sk);
 	guard(irqsave)();
 	write_seqcount_begin(&conn->seq);
 	conn->peer = *peer;

@@ -6,6 +6,21 @@
 #include <net/tcp.h>
 #include "tao.h"
 
+/*
+ * Whoever reads the state of a full socket has the socket locked, or is in a read-side critical
+ * section of RCU, of which a softirq is one.
+ */
+static inline bool tao_may_read(const struct sock *sk)
+{
+	return lockdep_sock_is_held(sk) || rcu_read_lock_any_held();
+}
+
+/* What a full socket has at ao_info, whosever it is. */
+static inline struct tcp_ao_info *tao_ao_info(const struct sock *sk)
+{
+	return rcu_dereference_check(tcp_sk(sk)->ao_info, tao_may_read(sk));
+}
+
 /* where it is */
 struct tao_conn *tao_ours(struct tcp_ao_info *info);
 struct tao_conn *tao_attached(const struct sock *sk);

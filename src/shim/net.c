@@ -2,6 +2,7 @@
 /* Network namespaces: their keys, VRFs, /proc/net/tcp_authopt and their sysctls. */
 #include <linux/netdevice.h>
 #include <linux/proc_fs.h>
+#include <linux/rtnetlink.h>
 #include <linux/seq_file.h>
 #include <linux/sysctl.h>
 #include <net/net_namespace.h>
@@ -45,6 +46,7 @@ static int tao_device_event(struct notifier_block *nb, unsigned long event, void
 	struct tao_net *net;
 	int err = 0;
 
+	ASSERT_RTNL();
 	/* Somebody holds a device that has gone, and is reminded: its index may be another's by now. */
 	if (!netif_is_l3_master(dev) || dev->reg_state == NETREG_UNREGISTERED)
 		return NOTIFY_DONE;

@@ -16,6 +16,7 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	struct tao_peer peer;
 	int err;
 
+	sock_owned_by_me(sk);
 	/* A drain has to come to its end: no connection begins meanwhile. */
 	if (tao_is_draining())
 		return -ENODEV;
@@ -46,6 +47,7 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 /* The socket of @conn, which is locked, has no connection: it listens, or connect() has failed. */
 void tao_not_connected(struct tao_conn *conn)
 {
+	sock_owned_by_me(conn->sk);
 	conn->info.ao_required = 0;
 	tao_rust_not_connected(conn);
 }
@@ -59,6 +61,7 @@ static void tao_drop_backlog(struct sock *sk)
 {
 	struct sk_buff *skb, *next;
 
+	sock_owned_by_me(sk);
 	/* Who saw no state holds an RCU read lock until the segment is in the backlog. */
 	synchronize_rcu();
 	spin_lock_bh(&sk->sk_lock.slock);
@@ -84,6 +87,7 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
 
+	sock_owned_by_me(sk);
 	tp->tcp_header_len -= tcp_ao_len_aligned(&conn->key);
 	tp->pred_flags = 0;
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
@@ -130,8 +134,10 @@ int tao_connect(struct sock *sk)
 {
 	/* The caller has the socket locked, so that its state stays. */
 	struct tao_conn *conn = tao_find(sk);
-	int err = tao_connect_as_decided(sk, &conn);
+	int err;
 
+	sock_owned_by_me(sk);
+	err = tao_connect_as_decided(sk, &conn);
 	if (err)
 		tao_not_connected(conn);
 	else if (tcp_sk(sk)->repair && tao_attached(sk))

@@ -65,6 +65,7 @@ void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
 	const struct tcp_sock *tp = tcp_sk(sk);
 	u64 place = tao_rcv_place(sk, conn);
 
+	sock_owned_by_me(sk);
 	*repair = (struct tcp_repair_authopt) {
 		.src_isn = ntohl(conn->info.lisn),
 		.dst_isn = ntohl(conn->info.risn),
@@ -83,6 +84,7 @@ void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 	struct tcp_ao_info *info = &conn->info;
 	u64 rcv_sne = tao_rust_sne(repair->rcv_sne, repair->rcv_seq, tp->rcv_nxt);
 
+	sock_owned_by_me(sk);
 	WRITE_ONCE(info->snd_sne, tao_rust_sne(repair->snd_sne, repair->snd_seq, tp->snd_una));
 	guard(irqsave)();
 	write_seqcount_begin(&conn->seq);

@@ -37,6 +37,7 @@ static int tao_queue_drop(struct sock *sk, struct sk_buff *skb, struct flowi *fl
 {
 	struct inet_connection_sock *icsk = inet_csk(sk);
 
+	sock_owned_by_me(sk);
 	WRITE_ONCE(icsk->icsk_af_ops, container_of_const(icsk->icsk_af_ops, struct tao_xmit,
 							 ops)->orig);
 	kfree_skb(skb);
@@ -114,6 +115,7 @@ int tao_take_over(struct sock *sk)
 	struct tcp_sock *tp = tcp_sk(sk);
 	struct tao_af *af;
 
+	sock_owned_by_me(sk);
 	if (tao_is_our_table(tp->af_specific))
 		return 0;
 	af = tao_find_af(tp->af_specific) ?: tao_copy_af(tp->af_specific);
@@ -134,6 +136,7 @@ const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk)
 
 void tao_hand_back(struct sock *sk)
 {
+	sock_owned_by_me(sk);
 	WRITE_ONCE(tcp_sk(sk)->af_specific, tao_orig_af(sk));
 }
 
@@ -147,6 +150,7 @@ void tao_drop_segment(struct sock *sk, int err)
 	struct inet_connection_sock *icsk = inet_csk(sk);
 	struct tao_xmit *xmit = tao_find_xmit(icsk->icsk_af_ops);
 
+	sock_owned_by_me(sk);
 	if (!WARN_ON_ONCE(!xmit))
 		smp_store_release(&icsk->icsk_af_ops, &xmit->ops);
 	/* In repair nobody asked for anything to be sent. */

@@ -42,7 +42,9 @@
 #include <uapi/linux/snmp.h>
 #include <uapi/linux/tcp_authopt.h>
 
+/* Bytes of a MAC: Rust's wire::MAC_LEN. With the option's header it fills whole words of 32 bits. */
 #define TAO_MAC_LEN	12
+static_assert((sizeof(struct tcp_ao_hdr) + TAO_MAC_LEN) % 4 == 0);
 
 struct net;
 struct sk_buff;
@@ -108,6 +110,11 @@ struct tao_conn {
 		__u8		traffic_keys[TAO_TRAFFIC_KEYS];
 	);
 };
+
+/* What the stack has as a tcp_ao_info, or finds behind it, is ours. */
+static_assert(offsetof(struct tao_conn, info) == 0);
+static_assert(offsetof(struct tao_conn, traffic_keys) ==
+	      offsetof(struct tao_conn, key) + offsetof(struct tcp_ao_key, traffic_keys));
 
 /**
  * struct tao_mkt - the part of a key that the index looks at
@@ -207,6 +214,7 @@ struct tao_reply {
 	bool			own;
 	__u8			preferred;
 };
+static_assert(sizeof(struct tao_reply) <= TAO_REPLY_ROOM);
 
 /* A prepared MAC key, and a MAC being computed. */
 union tao_mac_key {

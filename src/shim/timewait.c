@@ -18,6 +18,7 @@ void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
 	struct sock *sk = (struct sock *)tp;
 	struct tao_conn *conn = tao_attached(sk);
 
+	sock_owned_by_me(sk);
 	tao_share(conn, &tcptw->tw_sk, tao_rcv_place(sk, conn));
 }
 
@@ -63,25 +64,39 @@ enum tcp_tw_status tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_bu
 	return TCP_TW_SUCCESS;
 }
 
+/*
+ * What a socket, or a TIME-WAIT socket, has at ao_info in its end: nobody has a reference to it any
+ * more, so that nothing has to be locked.
+ */
+static struct tcp_ao_info *tao_last_ao_info(const struct sock *sk, bool twsk)
+{
+	bool is_last = !refcount_read(&sk->sk_refcnt);
+
+	if (twsk)
+		return rcu_dereference_protected(tcp_twsk(sk)->ao_info, is_last);
+	return rcu_dereference_protected(tcp_sk(sk)->ao_info, is_last);
+}
+
 bool tao_before_destroy(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	bool twsk = TAO_ARG(fregs, 1, unsigned long) & 0xff;
 
-	if (twsk)
-		return tao_attached_tw(inet_twsk(sk));
 	/* tcp_connect() calls it for a socket that lives on, with MD5. */
-	if (refcount_read(&sk->sk_refcnt))
+	if (!twsk && refcount_read(&sk->sk_refcnt))
 		return false;
-	tao_forget(sk);
-	return tao_attached(sk);
+	if (!twsk)
+		tao_forget(sk);
+	return tao_ours(tao_last_ao_info(sk, twsk));
 }
 
 void tao_destroy_sock(struct sock *sk, bool twsk)
 {
-	struct tcp_ao_info __rcu **at = twsk ? &tcp_twsk(sk)->ao_info : &tcp_sk(sk)->ao_info;
-	struct tao_conn *conn = tao_ours(rcu_dereference_raw(*at));
+	struct tao_conn *conn = tao_ours(tao_last_ao_info(sk, twsk));
 
-	rcu_assign_pointer(*at, NULL);
+	if (twsk)
+		rcu_assign_pointer(tcp_twsk(sk)->ao_info, NULL);
+	else
+		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
 	tao_leave(conn, twsk);
 }

@@ -27,6 +27,7 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 	};
 	int err;
 
+	sock_owned_by_me(sk);
 	seg.skb = skb;
 	seg.len = skb->len;
 	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
