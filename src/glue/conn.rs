@@ -64,7 +64,7 @@ const _: () = assert!(size_of::<TrafficKey>() + 16 <= 512);
 
 // SAFETY: C has its own rules for `c`; all else is `Send`.
 unsafe impl Send for Conn {}
-// SAFETY: As above.
+// SAFETY: C has its own rules for `c`; all else is `Sync`.
 unsafe impl Sync for Conn {}
 
 impl Conn {

@@ -12,6 +12,7 @@ use crate::proto::error;
 use crate::proto::mkt::CRITERIA_KEY_LEN;
 use crate::proto::uapi;
 use crate::proto::vrf;
+use crate::proto::wire;
 
 /// Declarations of `src/shim/bindings.h`.
 #[allow(
@@ -38,6 +39,7 @@ const _: () = {
     assert!(uapi::REPAIR_LEN == size_of::<bindings::tcp_repair_authopt>());
     assert!(uapi::MAX_MASTER_KEY_LEN == bindings::TCP_AUTHOPT_MAXKEYLEN as usize);
     assert!(CRITERIA_KEY_LEN == bindings::TAO_CRITERIA_LEN as usize);
+    assert!(wire::MAC_LEN == bindings::TAO_MAC_LEN as usize);
     assert!(vrf::NAME_LEN == kernel::bindings::IFNAMSIZ as usize);
 };
 
@@ -56,6 +58,7 @@ pub(super) fn to_errno(err: error::Error) -> c_int {
         error::Error::NoProtoOpt => return -(kernel::bindings::ENOPROTOOPT as c_int),
         error::Error::Kernel(errno) => return errno,
         error::Error::NoKey => return -(kernel::bindings::ENOKEY as c_int),
+        error::Error::ConnAborted => return -(kernel::bindings::ECONNABORTED as c_int),
     };
     code.to_errno()
 }

@@ -100,7 +100,7 @@ unsafe fn addr_at(family: Option<Family>, ptr: *const u8) -> Addr {
         // SAFETY: By the safety requirements of this function; bytes need no alignment.
         Addr::v6(unsafe { *ptr.cast::<[u8; 16]>() })
     } else {
-        // SAFETY: As above.
+        // SAFETY: By the safety requirements of this function; bytes need no alignment.
         Addr::v4(unsafe { *ptr.cast::<[u8; 4]>() })
     }
 }

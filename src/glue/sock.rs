@@ -6,7 +6,6 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use kernel::error::code;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
@@ -54,6 +53,12 @@ impl Sock<'_> {
         peer_of(&peer)
     }
 
+    /// Its state, one of the kernel's `TCP_*`.
+    pub(super) fn state(self) -> u8 {
+        // SAFETY: The socket lives.
+        unsafe { bindings::tao_sk_state(self.as_ptr()) }
+    }
+
     /// It is under `TCP_REPAIR`.
     pub(super) fn in_repair(self) -> bool {
         // SAFETY: The socket lives.
@@ -76,6 +81,15 @@ pub(super) fn peer_of(peer: &bindings::tao_peer) -> Peer {
         Addr::v4([a, b, c, d])
     };
     Peer::new(addr, VrfId(peer.vrf))
+}
+
+/// What copying from user memory fails with.
+fn fault_or_inval(err: Error) -> error::Error {
+    if err == EFAULT {
+        error::Error::Fault
+    } else {
+        error::Error::Inval
+    }
 }
 
 /// A `setsockopt()` or `getsockopt()` call.
@@ -106,12 +120,6 @@ impl<'a> Call<'a> {
     pub(super) fn family(&self) -> Option<Family> {
         // SAFETY: The socket lives.
         Family::from_af(unsafe { bindings::tao_sk_family(self.0.sk) })
-    }
-
-    /// State of the socket, one of the kernel's `TCP_*`.
-    pub(super) fn state(&self) -> u8 {
-        // SAFETY: The socket lives.
-        unsafe { bindings::tao_sk_state(self.0.sk) }
     }
 
     /// The socket carries state of the kernel's own TCP-AO.
@@ -150,25 +158,13 @@ impl<'a> Call<'a> {
         }
         // SAFETY: `to` has the length given; the other side's faults are handled.
         let ret = unsafe { bindings::tao_copy_in(self.0, to.as_mut_ptr().cast(), to.len()) };
-        to_result(ret).map_err(|err| {
-            if err == code::EFAULT {
-                error::Error::Fault
-            } else {
-                error::Error::Inval
-            }
-        })
+        to_result(ret).map_err(fault_or_inval)
     }
 
     /// `getsockopt()`: reads how much the caller offers.
     pub(super) fn get_len(&mut self) -> Result<(), error::Error> {
         // SAFETY: The pointer comes from the caller of the system call; faults are handled.
-        to_result(unsafe { bindings::tao_get_len(self.0) }).map_err(|err| {
-            if err == code::EFAULT {
-                error::Error::Fault
-            } else {
-                error::Error::Inval
-            }
-        })
+        to_result(unsafe { bindings::tao_get_len(self.0) }).map_err(fault_or_inval)
     }
 
     /// `getsockopt()`: answers, truncated to what the caller offers.

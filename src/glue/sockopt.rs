@@ -147,7 +147,7 @@ fn new_state<'a>(
     let net = state::netns_of(call.sock());
     let conn = Conn::new(net, flags, call.sock(), GFP_KERNEL_ACCOUNT).ok_or(Error::NoMem)?;
     let open = !matches!(
-        u32::from(call.state()),
+        u32::from(call.sock().state()),
         bindings::TCP_CLOSE | bindings::TCP_LISTEN
     );
     NewState::prepare(lock, conn, open)
@@ -198,7 +198,7 @@ fn set_repair(call: &Call<'_>) -> Result<(), Error> {
     let mut repair = [0; uapi::REPAIR_LEN];
     call.copy_in(&mut repair)?;
     let lock = call.lock();
-    if u32::from(call.state()) != bindings::TCP_ESTABLISHED {
+    if u32::from(call.sock().state()) != bindings::TCP_ESTABLISHED {
         return Err(Error::Perm);
     }
     state::with_state(&lock, |conn| {

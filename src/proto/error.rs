@@ -27,4 +27,6 @@ pub enum Error {
     Kernel(i32),
     /// `ENOKEY`: the connection is protected, and no key may be used to send now.
     NoKey,
+    /// `ECONNABORTED`: the connection has to be protected, and was answered before it was.
+    ConnAborted,
 }

@@ -2,6 +2,7 @@
 
 //! What becomes of a received segment (RFC 5925 7.5), and of the handshakes that it is part of.
 
+use super::error::Error;
 use super::wire::AoOption;
 use super::wire::Auth;
 use super::wire::Malformed;
@@ -53,6 +54,28 @@ pub fn first_step(parsed: Result<Auth, Malformed>, keyed: bool, reject_unexpecte
         (Ok(Auth::AoOfOtherLength), true) => Step::Drop(Discard::BadLength),
         (Ok(Auth::Ao(option)), true) => Step::Verify(option),
     }
+}
+
+/// Whether a connection that this end is about to open is protected, which a key that matches the
+/// peer decides (`keyed`). `may_send`: one that matches may be used to send. `answered`: the socket
+/// could be found before, unprotected, and has taken a segment that nobody has verified; so it can be
+/// with `TCP_FASTOPEN_CONNECT`.
+///
+/// # Errors
+///
+/// [`Error::NoKey`], [`Error::ConnAborted`]: it must not be opened, since it could not be protected.
+pub fn connect(
+    keyed: bool,
+    may_send: impl FnOnce() -> bool,
+    answered: bool,
+) -> Result<bool, Error> {
+    if keyed && !may_send() {
+        return Err(Error::NoKey);
+    }
+    if keyed && answered {
+        return Err(Error::ConnAborted);
+    }
+    Ok(keyed)
 }
 
 /// Requests that peers with keys may have beyond a listener's backlog, where that is smaller.

@@ -121,12 +121,6 @@ static int tao_connect_as_decided(struct sock *sk, struct tao_conn **conn)
 		return err;
 	if (!watched && tao_attached(sk))
 		tao_drop_backlog(sk);
-	/*
-	 * With TCP_FASTOPEN_CONNECT the socket could be found, and was not locked, since connect(): it
-	 * may have answered somebody whose segments nobody has verified.
-	 */
-	if (tao_attached(sk) && sk->sk_state != TCP_SYN_SENT)
-		return -ECONNABORTED;
 	return tcp_connect(sk);
 }
 

@@ -6,9 +6,11 @@ use tcp_authopt::proto::conn::isns_and_sne;
 use tcp_authopt::proto::conn::Context;
 use tcp_authopt::proto::conn::NoIsns;
 use tcp_authopt::proto::conn::Numbers;
+use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::verdict::child;
+use tcp_authopt::proto::verdict::connect;
 use tcp_authopt::proto::verdict::crowded;
 use tcp_authopt::proto::verdict::first_step;
 use tcp_authopt::proto::verdict::Child;
@@ -262,4 +264,17 @@ fn a_signed_syn_is_admitted_up_to_a_bound() {
     }
     assert_eq!(crowded(true, true, u32::MAX - 1, u32::MAX), Crowded::Admit);
     assert_eq!(crowded(true, false, 0, 128), Crowded::Drop);
+}
+
+#[test]
+fn what_becomes_of_connect() {
+    let decides = |keyed, may_send, answered| connect(keyed, || may_send, answered);
+    for answered in [false, true] {
+        for may_send in [false, true] {
+            assert_eq!(decides(false, may_send, answered), Ok(false));
+        }
+        assert_eq!(decides(true, false, answered), Err(Error::NoKey));
+    }
+    assert_eq!(decides(true, true, false), Ok(true));
+    assert_eq!(decides(true, true, true), Err(Error::ConnAborted));
 }

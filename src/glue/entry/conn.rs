@@ -13,8 +13,8 @@ use crate::glue::ffi::to_errno;
 use crate::glue::sock::peer_of;
 use crate::glue::sock::Sock;
 use crate::glue::state::conn_of;
-use crate::proto::error::Error;
 use crate::proto::verdict::child;
+use crate::proto::verdict::connect;
 use crate::proto::verdict::crowded;
 use crate::proto::verdict::Child;
 use crate::proto::verdict::Crowded;
@@ -92,11 +92,14 @@ unsafe extern "C" fn tao_rust_connect(
     let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
     let peer = sk.peer();
     let keyed = conn.net.is_keyed(&peer);
-    if keyed && !conn.net.may_send(&peer) {
-        return to_errno(Error::NoKey);
+    let answered = u32::from(sk.state()) != bindings::TCP_SYN_SENT;
+    match connect(keyed, || conn.net.may_send(&peer), answered) {
+        Ok(protected) => {
+            conn.begin(protected, None, sk.in_repair());
+            protected.into()
+        }
+        Err(err) => to_errno(err),
     }
-    conn.begin(keyed, None, sk.in_repair());
-    keyed.into()
 }
 
 /// The socket has no connection: it is about to listen, or one that [`tao_rust_connect`] was asked
