@@ -24,8 +24,8 @@ static bool tao_is_crowded(const struct sock *sk)
 	case 0:
 		/*
 		 * First: the queue is full, and there are no cookies, so that the SYN is dropped.
-		 * Second, before it takes an ISN: the last quarter of the queue is for peers that the
-		 * route knows. Whether it knows this one is not asked here: a key says more.
+		 * Second, before an ISN is taken: the last quarter of the queue is for peers of
+		 * which the stack has metrics. Whether it has is not asked here: a key says more.
 		 */
 		return inet_csk_reqsk_queue_is_full(sk) ||
 		       most - inet_csk_reqsk_queue_len(sk) < most >> 2;
@@ -115,7 +115,7 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 	return !tao_rust_may_send(conn, &peer);
 }
 
-/* To the caller it is as if there were no memory. */
+/* The caller takes it for a lack of memory. */
 struct sk_buff *tao_make_no_synack(const struct sock *sk, struct dst_entry *dst,
 				   struct request_sock *req, struct tcp_fastopen_cookie *foc,
 				   enum tcp_synack_type synack_type, struct sk_buff *syn_skb)
@@ -159,16 +159,14 @@ bool tao_ours_lookup_rsk(struct ftrace_regs *fregs)
 	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
 }
 
-/*
- * A key here would make header prediction match, which takes no notice of a timestamp beside AO.
- */
+/* A key here would make header prediction match, which takes no notice of a timestamp beside AO. */
 struct tcp_ao_key *tao_lookup_rsk(const struct sock *sk, struct request_sock *req, int sndid,
 				  int rcvid)
 {
 	return NULL;
 }
 
-/* A signed request may have been handed to a listener without state, by SO_REUSEPORT. */
+/* SO_REUSEPORT may have handed a signed request to a listener without state. */
 bool tao_ours_copy_all(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
@@ -223,10 +221,10 @@ static int tao_make_child(const struct tao_conn *listener, struct sock *newsk,
 }
 
 /*
- * A child comes to be. What it becomes is decided by child() in src/proto/verdict.rs, where the table
- * is. "Signed" is used_tcp_ao, which the stack sets by the SYN; with a cookie there was no request to
- * remember the SYN, so that it is whether the ACK carries AO. What becomes of used_tcp_ao, by which
- * the stack goes on:
+ * A child comes to be. What it becomes is decided by child() in src/proto/verdict.rs, where the
+ * table is. "Signed" is used_tcp_ao, which the stack sets by the SYN; with a cookie there was no
+ * request to remember the SYN, so that it is whether the ACK carries AO. What becomes of
+ * used_tcp_ao, by which the stack goes on:
  *
  *	made of		protected	not protected	refused
  *	request		1, as it was	0, as it was	(the request goes)

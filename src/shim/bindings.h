@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * All that Rust sees of C. bindgen makes the Rust declarations out of this header in every build; of
- * what is in it Kbuild has a list (tao-items).
+ * All that Rust sees of C. bindgen makes the Rust declarations out of this header in every build,
+ * of what a list in Kbuild names (tao-items).
  */
 #include "conn.h"
 #include "lib.h"

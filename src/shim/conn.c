@@ -2,14 +2,14 @@
 /*
  * A socket's state: where the stack finds it, and how long it lives.
  *
- * Attached: tcp_sock.ao_info (or that of the TIME-WAIT socket) points to it. To the stack this says
- * that every segment carries AO, so it is so for listeners, for sockets that have not connected yet
- * and for protected connections only. The state pins the module, and is in a list of pin.c.
+ * An attached state is at tcp_sock.ao_info, or at that of the TIME-WAIT socket. To the stack this
+ * says that every segment carries AO, so that listeners, sockets that have not connected yet and
+ * protected connections have one, and nobody else. The state pins the module.
  *
- * Parked: the connection is not protected. The state is found in a table by the address of its
- * socket, and pins nothing.
+ * A state is parked if the connection is not protected. It is found in a table by the address of
+ * its socket, and pins nothing.
  *
- * Either way it goes with its socket (tao_destroy_sock() in timewait.c), after an RCU grace period:
+ * Either goes with its socket (tao_destroy_sock() in timewait.c), after an RCU grace period, since
  * segments are checked without the socket lock.
  */
 #include <linux/module.h>
@@ -21,10 +21,10 @@
 #include "rust.h"
 #include "tables.h"
 
-/* In tcp_ao_info.__unused, which the kernel leaves zero. */
+/* A state of ours has this in tcp_ao_info.__unused, which the kernel leaves zero. */
 #define TAO_MARK	0x0a0717ad
 
-/* Its address marks our keys; nothing else can point to it. */
+/* A key that points to this is ours, since nothing else can. */
 struct hlist_node *tao_key_mark;
 
 static const struct rhashtable_params tao_parked_params = {
@@ -36,15 +36,15 @@ static const struct rhashtable_params tao_parked_params = {
 
 static struct rhashtable tao_parked_table;
 
-/* NULL if it is of the kernel's own TCP-AO, or nothing. */
+/* The state that begins with @info. NULL: @info is of the kernel's own TCP-AO, or there is none. */
 struct tao_conn *tao_ours(struct tcp_ao_info *info)
 {
 	return info && info->__unused == TAO_MARK ? (struct tao_conn *)info : NULL;
 }
 
 /*
- * The state that is attached to a full socket; the caller holds the socket lock or an RCU read lock,
- * or is in a softirq.
+ * The state that is attached to a full socket; the caller holds the socket lock or an RCU read
+ * lock, or is in a softirq.
  */
 struct tao_conn *tao_attached(const struct sock *sk)
 {
@@ -68,9 +68,10 @@ struct tao_conn *tao_parked(const struct sock *sk)
 }
 
 /*
- * The state of a socket, wherever it is. One that is parked counts for nothing beside state of the
- * kernel's TCP-AO, which a thread may have added while another one asked for ours: the socket is the
- * kernel's then, and whoever took it for one without protection would accept what has to be verified.
+ * The state of a socket, wherever it is; the caller is as that of tao_attached(). A parked state
+ * counts for nothing beside state of the kernel's TCP-AO, which a thread may have added while
+ * another one asked for ours: the socket is the kernel's then, and whoever took it for one without
+ * protection would accept what has to be verified.
  */
 struct tao_conn *tao_find(const struct sock *sk)
 {
@@ -81,7 +82,9 @@ struct tao_conn *tao_find(const struct sock *sk)
 	return tao_ours(info);
 }
 
-/* State of the kernel's own TCP-AO. */
+/*
+ * Whether the socket has state of the kernel's own TCP-AO; the caller is as that of tao_attached().
+ */
 bool tao_has_native(const struct sock *sk)
 {
 	struct tcp_ao_info *info = tao_ao_info(sk);
@@ -99,7 +102,7 @@ static struct {
 	u8	traffic_keys[TAO_TRAFFIC_KEYS];
 } tao_nobody;
 
-/* @conn is zeroed. */
+/* Makes a state for @sk of @conn, which is zeroed. */
 void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
 	INIT_LIST_HEAD(&conn->attached);
@@ -120,9 +123,9 @@ void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 }
 
 /*
- * For tcp_ao_ignore_icmp(). The field shares its word with the mark and is stored as the stack itself
- * does it, under the socket lock: the bits beside it do not change, so that whoever reads them
- * without the lock finds what was there.
+ * Says what tcp_ao_ignore_icmp() looks at. The field shares its word with the mark and is stored as
+ * the stack itself does it, under the socket lock: the bits beside it do not change, so that
+ * whoever reads them without the lock finds what was there.
  */
 void tao_accept_icmp(struct tao_conn *conn, bool accept)
 {
@@ -130,6 +133,7 @@ void tao_accept_icmp(struct tao_conn *conn, bool accept)
 	conn->info.accept_icmps = accept;
 }
 
+/* Nobody has a reference any more, and all who read the state without one have done so. */
 static void tao_conn_free_rcu(struct rcu_head *head)
 {
 	struct tao_conn *conn = container_of(head, struct tao_conn, info.rcu);
@@ -140,6 +144,7 @@ static void tao_conn_free_rcu(struct rcu_head *head)
 		module_put(THIS_MODULE);
 }
 
+/* One reference less. Without any the state ends a grace period later. */
 void tao_conn_put(struct tao_conn *conn)
 {
 	if (refcount_dec_and_test(&conn->info.refcnt))
@@ -147,7 +152,7 @@ void tao_conn_put(struct tao_conn *conn)
 }
 
 /*
- * The TIME-WAIT socket of an attached socket gets the state, too. @rcv: where the peer is in its
+ * The TIME-WAIT socket of an attached socket gets the state, too. @rcv is where the peer is in its
  * stream, which a TIME-WAIT socket takes no further than a FIN.
  */
 void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv)
@@ -158,7 +163,7 @@ void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv)
 	rcu_assign_pointer(tcp_twsk((struct sock *)tw)->ao_info, &conn->info);
 }
 
-/* The socket, or the TIME-WAIT socket, goes. */
+/* The socket that has the state goes, or its TIME-WAIT socket does (@twsk). */
 void tao_leave(struct tao_conn *conn, bool twsk)
 {
 	if (twsk)
@@ -168,7 +173,7 @@ void tao_leave(struct tao_conn *conn, bool twsk)
 	tao_conn_put(conn);
 }
 
-/* The socket is going: whatever is parked for it goes too. */
+/* The socket goes, and with it what is parked for it. */
 void tao_forget(const struct sock *sk)
 {
 	struct tao_conn *conn;
@@ -181,9 +186,10 @@ void tao_forget(const struct sock *sk)
 }
 
 /*
- * Attaching in two steps. The first is all that can fail, and neither the stack nor a segment meets
- * anything of it; the second makes @conn the state of @sk, or as if the first had not been. Caller
- * holds the socket lock, for both; @sk carries nothing.
+ * A state is attached in two steps. The first does all that can fail, and neither the stack nor a
+ * segment meets anything of it. As the second, tao_attach_end() makes @conn the state of @sk, or
+ * tao_attach_cancel() makes it as if the first had not been. The caller holds the socket lock for
+ * both, and @sk has nothing at ao_info.
  */
 int tao_attach_begin(struct sock *sk, struct tao_conn *conn)
 {
@@ -202,7 +208,7 @@ int tao_attach_begin(struct sock *sk, struct tao_conn *conn)
 void tao_attach_end(struct sock *sk, struct tao_conn *conn)
 {
 	sock_owned_by_me(sk);
-	/* Its table is known by now. */
+	/* The first step has learnt the table of the socket, so that this does not fail. */
 	WARN_ON_ONCE(tao_take_over(sk));
 	rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params);
 	rcu_assign_pointer(tcp_sk(sk)->ao_info, &conn->info);
@@ -214,7 +220,7 @@ void tao_attach_cancel(struct tao_conn *conn)
 	module_put(THIS_MODULE);
 }
 
-/* Caller holds the socket lock; @sk carries nothing. */
+/* Both steps at once. */
 int tao_attach(struct sock *sk, struct tao_conn *conn)
 {
 	int err = tao_attach_begin(sk, conn);
@@ -225,8 +231,9 @@ int tao_attach(struct sock *sk, struct tao_conn *conn)
 }
 
 /*
- * Gives @sk a state of its own instead of *@conn, which its TIME-WAIT socket keeps. Caller holds the
- * socket lock. An error, and *@conn stays: there is no memory, or the module is being drained.
+ * Gives @sk a state of its own instead of *@conn, which its TIME-WAIT socket keeps. The caller
+ * holds the socket lock. After an error *@conn stays: there is no memory, or the module is being
+ * drained.
  */
 int tao_replace(struct sock *sk, struct tao_conn **conn)
 {
@@ -247,7 +254,10 @@ int tao_replace(struct sock *sk, struct tao_conn **conn)
 	return 0;
 }
 
-/* Caller holds the socket lock, or is the only one who knows @sk. */
+/*
+ * The connection of @sk is not protected. The caller holds the socket lock; that of a child is held
+ * from its beginning.
+ */
 int tao_park(struct sock *sk, struct tao_conn *conn)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
@@ -255,10 +265,10 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	sock_owned_by_me(sk);
 	if (tao_has_native(sk))
 		return -EBUSY;
-	/* So it was for the last connection. */
+	/* The last connection of the socket was not protected either. */
 	if (tao_parked(sk) == conn)
 		return 0;
-	/* What it fails for is memory, also where it says that it is being resized, or is full. */
+	/* The table lacks memory, also where it says that it is being resized, or is full. */
 	if (rhashtable_insert_fast(&tao_parked_table, &conn->parked, tao_parked_params))
 		return -ENOMEM;
 	tao_hand_back(sk);
@@ -271,8 +281,9 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 }
 
 /*
- * Softirqs that look for the peer may interrupt this, and would wait for it to end; on PREEMPT_RT
- * they are tasks, which may take its CPU. Neither comes while interrupts are off.
+ * The connection of @conn is with @peer. A softirq that reads the peer may interrupt the writer,
+ * and would wait for it to end; on PREEMPT_RT a softirq is a task, which may take the writer's CPU.
+ * Neither comes while interrupts are off. The caller holds the socket lock.
  */
 void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
 {
@@ -283,7 +294,7 @@ void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
 	write_seqcount_end(&conn->seq);
 }
 
-/* The peer of a connection that is protected. Any context, nothing locked. */
+/* Reads the peer of a connection that is protected. Nothing has to be locked. */
 void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer)
 {
 	unsigned int seq;
@@ -294,7 +305,10 @@ void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer)
 	} while (read_seqcount_retry(&conn->seq, seq));
 }
 
-/* Both ISNs, and where the peer of @sk is in its stream: see tao_rcv_place(). Nothing locked. */
+/*
+ * Reads both ISNs, and where the peer of @sk is in its stream: see tao_rcv_place(). Nothing has to
+ * be locked.
+ */
 __u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
 			  struct tao_numbers *numbers)
 {
@@ -321,6 +335,7 @@ static void tao_free_parked(void *ptr, void *arg)
 	tao_conn_put(ptr);
 }
 
+/* The hooks are gone, and nothing is attached. */
 void tao_conns_exit(void)
 {
 	rhashtable_free_and_destroy(&tao_parked_table, tao_free_parked, NULL);

@@ -64,7 +64,7 @@ static inline struct tao_conn *tao_conn_of_key(struct tcp_ao_key *key)
 	return container_of(key, struct tao_conn, key);
 }
 
-/* The first sequence number behind a SYN with this ISN has SNE 1. */
+/* Whether the first sequence number behind a SYN with this ISN has SNE 1. */
 static inline u32 tao_isn_wraps(__be32 isn)
 {
 	return isn == htonl(0xffffffff);
@@ -72,10 +72,10 @@ static inline u32 tao_isn_wraps(__be32 isn)
 
 /*
  * Where the peer of @sk, a full socket, is in its stream: the SNE, and below it a sequence number,
- * which is rcv_nxt but for a FIN at most. This is read without the socket lock, so it is one load of
- * one word that the stack counts up: rcv_nxt and the SNE that the stack keeps beside it are two,
- * and a reader between them would take a segment of 4 GiB ago for a new one. Nor does the stack
- * count all wraps: it misses that of an ISN of 2^32-1, and that of the data of a SYN-ACK.
+ * which is rcv_nxt but for a FIN at most. This is read without the socket lock, so that it is one
+ * load of one word that the stack counts up: rcv_nxt and the SNE that the stack keeps beside it are
+ * two, and a reader between them would take a segment of 4 GiB ago for a new one. Nor does the
+ * stack count all wraps: it misses that of an ISN of 2^32-1, and that of the data of a SYN-ACK.
  */
 static inline u64 tao_rcv_place(const struct sock *sk, const struct tao_conn *conn)
 {

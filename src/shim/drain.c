@@ -17,12 +17,12 @@ static void tao_drain_sock(struct sock *sk)
 		return;
 	lock_sock(sk);
 	conn = tao_attached(sk);
-	/* Its owner may have made a listener of it again; then it is met again, too. */
+	/* Its owner may have made a listener of the socket again, which is then met again, too. */
 	if (conn && sk->sk_state == TCP_CLOSE) {
 		/*
-		 * It asked for protection, and must not get a connection without: it is bound to an
-		 * interface that cannot exist. A port that it is bound to is of the interface that it
-		 * had, and listen() would look for it under the new one.
+		 * The socket asked for protection, and must not get a connection without: it is
+		 * bound to an interface that cannot exist. A port that it is bound to is of the
+		 * interface that it had, and listen() would look for the port under the new one.
 		 */
 		if (inet_csk(sk)->icsk_bind_hash)
 			sk->sk_prot->put_port(sk);
@@ -60,7 +60,7 @@ int tao_drain(void)
 			schedule_timeout_interruptible(1);
 		}
 	}
-	/* The last one has left the list, and lets go of the module a moment later. */
+	/* The last state has left the list, and lets go of the module a moment later. */
 	rcu_barrier();
 	return 0;
 }

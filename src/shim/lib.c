@@ -25,7 +25,7 @@ void tao_mac_set_sha256(union tao_mac_key *key, const __u8 *raw, size_t len)
 	hmac_sha256_preparekey(&key->sha256, raw, len);
 }
 
-/* @len is 16: no error is possible. */
+/* @len is 16, for which no error is possible. */
 void tao_mac_set_cmac(union tao_mac_key *key, const __u8 *raw, size_t len)
 {
 	WARN_ON_ONCE(aes_cmac_preparekey(&key->cmac, raw, len));
@@ -157,13 +157,15 @@ int tao_index_add(struct rhltable *index, struct tao_mkt *mkt)
 
 /*
  * Puts @mkt where @old is, which has the same criteria: in one step, so that a reader who goes
- * through the keys with these criteria meets one of the two, wherever he is.
+ * through the keys with these criteria meets one of the two, wherever that is.
  */
 void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt)
 {
 	struct rhlist_head *at;
 
-	/* There is one writer at a time. Beside it the table may be resized, but not these lists. */
+	/*
+	 * There is one writer at a time. The table may be resized meanwhile, but not these lists.
+	 */
 	RCU_INIT_POINTER(mkt->link.next, rcu_dereference_protected(old->link.next, true));
 	rcu_read_lock();
 	at = rhltable_lookup(index, old->criteria, tao_index_params);
@@ -183,7 +185,7 @@ void tao_index_del(struct rhltable *index, struct tao_mkt *mkt)
 	rhltable_remove(index, &mkt->link, tao_index_params);
 }
 
-/* Caller holds an RCU read lock, here and for the next ones. */
+/* The caller holds an RCU read lock, from here to the last of tao_index_next(). */
 struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria)
 {
 	struct rhlist_head *list = rhltable_lookup(index, criteria, tao_index_params);
@@ -205,7 +207,7 @@ bool tao_may_change_keys(const struct sock *sk)
 	return ns_capable(sock_net(sk)->user_ns, CAP_NET_ADMIN);
 }
 
-/* Whether the bytes of the option value from @from on are zero. An error in *@err. */
+/* Whether the bytes of the option value from @from on are zero; *@err is an error, or 0. */
 bool tao_rest_is_zero(const struct tao_sockopt *call, size_t from, int *err)
 {
 	int ret = call->optlen > from ?

@@ -37,8 +37,8 @@ __u32 tao_vrf_at(struct net *net, __u32 l3index)
 }
 
 /*
- * L3 masters come and go. Under RTNL. A namespace's devices come after tao_pernet_init() and go before
- * tao_pernet_exit(), since devices are the last that it gets.
+ * L3 masters come and go, under RTNL. A namespace's devices come after tao_pernet_init() and go
+ * before tao_pernet_exit(), since devices are the last that a namespace gets.
  */
 static int tao_device_event(struct notifier_block *nb, unsigned long event, void *ptr)
 {
@@ -47,7 +47,10 @@ static int tao_device_event(struct notifier_block *nb, unsigned long event, void
 	int err = 0;
 
 	ASSERT_RTNL();
-	/* Somebody holds a device that has gone, and is reminded: its index may be another's by now. */
+	/*
+	 * Whoever holds a device that has gone is reminded of that here. The index of the device
+	 * may be another's by now.
+	 */
 	if (!netif_is_l3_master(dev) || dev->reg_state == NETREG_UNREGISTERED)
 		return NOTIFY_DONE;
 	net = tao_net_get(dev_net(dev));
@@ -127,7 +130,7 @@ static int tao_max_keys_handler(const struct ctl_table *table, int write, void *
 	return proc_douintvec(table, write, buffer, lenp, ppos);
 }
 
-/* A day: clocks that differ by more are wrong. */
+/* It is a day, since clocks that differ by more are wrong. */
 static unsigned int tao_max_tolerance = 86400;
 
 /* Connections go on with the key that was chosen until they are told to choose again. */
@@ -144,7 +147,7 @@ static int tao_policy_handler(const struct ctl_table *table, int write, void *bu
 	return err;
 }
 
-/* An hour: whoever wants to wait longer does not want to be told. */
+/* It is an hour: whoever wants to wait longer does not want to be told. */
 static int tao_max_grace = 3600;
 
 static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)

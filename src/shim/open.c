@@ -10,20 +10,25 @@
 #include "rust.h"
 #include "tables.h"
 
-/* The connection of @sk is to be protected: @conn belongs to it from now on. */
+/*
+ * The connection of @sk, which is locked, is to be protected, and @conn is its state from now on.
+ */
 int tao_protect(struct sock *sk, struct tao_conn *conn)
 {
 	struct tao_peer peer;
 	int err;
 
 	sock_owned_by_me(sk);
-	/* A drain has to come to its end: no connection begins meanwhile. */
+	/* No connection begins during a drain, which has to come to its end. */
 	if (tao_is_draining())
 		return -ENODEV;
 	err = tao_learn_xmit(inet_csk(sk)->icsk_af_ops);
 	if (err)
 		return err;
-	/* Whoever finds the state finds whom it is for. Even if we are not asked, nothing unsigned goes. */
+	/*
+	 * Whoever finds the state finds whom it is for. With ao_required the stack takes nothing
+	 * unsigned even where it does not ask us.
+	 */
 	conn->info.ao_required = 1;
 	WRITE_ONCE(conn->rcv_shift, 0);
 	tao_peer_of_sock(sk, &peer);
@@ -54,15 +59,15 @@ void tao_not_connected(struct tao_conn *conn)
 
 /*
  * A protected connection begins on a socket that had no state attached, but can be found already.
- * What came for it so far was not checked, and waits in the backlog, since the socket is locked.
- * None of it can be an answer: nothing was sent yet. May sleep.
+ * What came for the socket so far was not checked, and waits in the backlog, since the socket is
+ * locked. None of it can be an answer, for nothing was sent yet. May sleep.
  */
 static void tao_drop_backlog(struct sock *sk)
 {
 	struct sk_buff *skb, *next;
 
 	sock_owned_by_me(sk);
-	/* Who saw no state holds an RCU read lock until the segment is in the backlog. */
+	/* Whoever saw no state holds an RCU read lock until the segment is in the backlog. */
 	synchronize_rcu();
 	spin_lock_bh(&sk->sk_lock.slock);
 	skb = sk->sk_backlog.head;
@@ -79,9 +84,10 @@ static void tao_drop_backlog(struct sock *sk)
 }
 
 /*
- * A protected socket has connected in repair. What the stack does with the answer to a SYN it has
- * not done: leave AO out of the header's length, so that header prediction, which takes no notice of
- * a timestamp beside AO, never matches. The MSS, which was computed with it, is computed again.
+ * A protected socket has connected in repair. The stack leaves AO out of the header's length when
+ * the answer to a SYN comes (tcp_rcv_synsent_state_process()), which is never here: it is done now,
+ * so that header prediction, which takes no notice of a timestamp beside AO, never matches. The
+ * MSS, which was computed with that length, is computed again.
  */
 static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 {
@@ -160,6 +166,7 @@ int tao_refuse_listen(struct sock *sk)
 	return -EBUSY;
 }
 
+/* A socket that does TCP-AO has no MD5 key. */
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
 {
 	return NULL;

@@ -11,14 +11,14 @@
 #include "pin.h"
 
 /*
- * The states, until their memory is freed. Which socket has one is under the lock, which is taken by
- * callbacks of ftrace too, with preemption disabled: also on PREEMPT_RT, nothing under it may sleep.
+ * The states, until their memory is freed. Which socket has one is under the lock. Callbacks of
+ * ftrace take it, too, with preemption disabled: also on PREEMPT_RT, nothing under it may sleep.
  */
 static LIST_HEAD(tao_all_attached);
 static DEFINE_RAW_SPINLOCK(tao_attached_lock);
 static bool tao_draining;
 
-/* Joins the states that pin the module. Fails while that is drained or unloaded. */
+/* @conn joins the states that pin the module. It cannot while that is drained or unloaded. */
 int tao_pin(struct tao_conn *conn)
 {
 	guard(raw_spinlock_irqsave)(&tao_attached_lock);
@@ -28,7 +28,10 @@ int tao_pin(struct tao_conn *conn)
 	return 0;
 }
 
-/* @conn may be one that is parked, and pins nothing. */
+/*
+ * @conn leaves the list. The answer is whether it was there, so that the caller has to put the
+ * reference to the module; a state that is parked was not.
+ */
 bool tao_unlist(struct tao_conn *conn)
 {
 	bool pinned;
@@ -39,28 +42,28 @@ bool tao_unlist(struct tao_conn *conn)
 	return pinned;
 }
 
-/* The socket that has it; NULL: that is gone. */
+/* @sk has the state. NULL: the socket that had it goes. */
 void tao_set_sk(struct tao_conn *conn, struct sock *sk)
 {
 	guard(raw_spinlock_irqsave)(&tao_attached_lock);
 	conn->sk = sk;
 }
 
-/* The TIME-WAIT socket that has it; NULL: that is gone. */
+/* The TIME-WAIT socket @tw has the state. NULL: the one that had it goes. */
 void tao_set_tw(struct tao_conn *conn, struct inet_timewait_sock *tw)
 {
 	guard(raw_spinlock_irqsave)(&tao_attached_lock);
 	conn->tw = tw;
 }
 
-/* For good: no state joins the others any more. */
+/* From now on no state joins the others, for good. */
 void tao_pin_no_more(void)
 {
 	guard(raw_spinlock_irqsave)(&tao_attached_lock);
 	WRITE_ONCE(tao_draining, true);
 }
 
-/* A hint: the answer may be another a moment later. */
+/* Whether no state can join the others. It is a hint: a moment later it may be so. */
 bool tao_is_draining(void)
 {
 	return READ_ONCE(tao_draining);

@@ -14,8 +14,8 @@ struct tao_net *tao_net_of(const struct sock *sk)
 }
 
 /*
- * Whether the socket has an MD5 key for the peer: the kernel's own lookup, which is exported only in
- * its tables. It wants a socket that has the peer's address, and looks at nothing else in it.
+ * Whether the socket has an MD5 key for the peer. The kernel's own lookup is exported only in its
+ * tables. It wants a socket that has the peer's address, and looks at nothing else in it.
  */
 bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
 {
@@ -76,7 +76,9 @@ void tao_repair_get(const struct sock *sk, const struct tao_conn *conn,
 	};
 }
 
-/* Each SNE goes with the sequence number beside it: take it to where the stack is now. */
+/*
+ * Each SNE belongs to the sequence number beside it, and is taken from there to where the stack is.
+ */
 void tao_repair_set(struct sock *sk, struct tao_conn *conn,
 		    const struct tcp_repair_authopt *repair)
 {

@@ -13,7 +13,7 @@ bool tao_ours_inbound(struct ftrace_regs *fregs)
 	return tao_find(TAO_ARG(fregs, 0, const struct sock *));
 }
 
-/* Every signed segment: softirq, RCU read lock, socket not locked. */
+/* Every signed segment comes here: in a softirq, under an RCU read lock, with @sk not locked. */
 enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb,
 					 unsigned short family, const struct request_sock *req,
 					 int l3index, const struct tcp_ao_hdr *aoh)
@@ -52,11 +52,11 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 	} else {
 		conn = tao_parked(sk);
 	}
-	/* Its state went between the callback and here: so does the segment. */
+	/* The state of the socket has gone since the callback found it, and so does the segment. */
 	if (unlikely(!conn))
 		return SKB_DROP_REASON_TCP_CLOSE;
 	tao_segment_of_skb(skb, family, &seg);
-	/* A connection is in the VRF that it began in, whatever VRF sends it segments. */
+	/* A connection is in the VRF that it began in, whatever VRF its segments come through. */
 	if (req)
 		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
 	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
@@ -84,10 +84,11 @@ bool tao_ours_do_lookup(struct ftrace_regs *fregs)
 }
 
 /*
- * "Is AO required of this peer?", for a segment without it; and for the ACK of a request, whether
- * there is a key to sign it with. A socket's backlog is worked off outside of softirq, so that it
- * is not the context that tells these from TCP_MD5SIG: it is the task that is in it, and softirqs
- * may interrupt that one, too.
+ * The stack asks whether AO is required of a peer that has sent a segment without it, and, for the
+ * ACK of a request, whether there is a key to sign it with. TCP_MD5SIG asks, too, and is told no:
+ * see tao_md5_parse(). The context does not tell that from segments, since a socket's backlog is
+ * worked off outside of softirqs; the task does that is in TCP_MD5SIG, unless a softirq interrupts
+ * it.
  */
 struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
 				 int family, int sndid, int rcvid)

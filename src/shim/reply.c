@@ -28,13 +28,13 @@ bool tao_ours_prepare_reset(struct ftrace_regs *fregs)
 	return sk && tao_find_any(sk);
 }
 
-/* An RST in answer to @skb. An error means that none is sent. */
+/* An RST is to answer @skb. An error means that none is sent. */
 int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct tcp_ao_hdr *aoh,
 		      int l3index, u32 seq, struct tcp_ao_key **key, char **traffic_key,
 		      bool *allocated_traffic_key, u8 *keyid, u32 *sne)
 {
 	struct tao_conn *conn = tao_find_any(sk);
-	/* As in tao_inbound_ao_hash(). */
+	/* The stack sets the ISN of the peer first, and then the state that has one. */
 	u8 state = smp_load_acquire(&sk->sk_state);
 	struct tao_reply *reply;
 	u32 basis;
@@ -44,7 +44,7 @@ int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct t
 	if (!conn || state == TCP_LISTEN || state == TCP_SYN_SENT)
 		return -ENOENT;
 	*key = &conn->key;
-	*keyid = 0;	/* both ids are written with the MAC */
+	*keyid = 0;	/* tao_hash_hdr() writes both ids with the MAC. */
 	reply = kzalloc(sizeof(*reply), GFP_ATOMIC);
 	if (!reply)
 		return -ENOMEM;
@@ -77,7 +77,7 @@ bool tao_ours_calc_key_rsk(struct ftrace_regs *fregs)
 	return tao_is_our_key(TAO_ARG(fregs, 0, const struct tcp_ao_key *));
 }
 
-/* An ACK for a request: @buf was allocated with TAO_REPLY_ROOM bytes, our key's digest size. */
+/* An ACK of a request is to be sent. @buf has TAO_REPLY_ROOM bytes, the digest size of our key. */
 void tao_calc_key_rsk(struct tcp_ao_key *key, u8 *buf, struct request_sock *req)
 {
 	struct tao_reply *reply = (struct tao_reply *)buf;
@@ -93,7 +93,7 @@ bool tao_ours_established_key(struct ftrace_regs *fregs)
 	return tao_ours(TAO_ARG(fregs, 1, struct tcp_ao_info *));
 }
 
-/* The ACK of a TIME-WAIT socket. Without a key here it would go out unsigned. */
+/* The ACK of a TIME-WAIT socket is to be sent. Without a key here it would be unsigned. */
 struct tcp_ao_key *tao_established_key(const struct sock *sk, struct tcp_ao_info *ao, int sndid,
 				       int rcvid)
 {
@@ -105,7 +105,7 @@ bool tao_ours_hash_hdr(struct ftrace_regs *fregs)
 	return tao_is_our_key(TAO_ARG(fregs, 2, const struct tcp_ao_key *));
 }
 
-/* Signs a header without payload. @saddr, @daddr: of the reply. */
+/* Signs a header without payload. @saddr and @daddr are those of the reply. */
 int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, const u8 *tkey,
 		 const union tcp_ao_addr *daddr, const union tcp_ao_addr *saddr,
 		 const struct tcphdr *th, u32 sne)
@@ -118,7 +118,7 @@ int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, cons
 	seg.saddr = (const u8 *)saddr;
 	seg.daddr = (const u8 *)daddr;
 	if (tkey == snd_other_key(key)) {
-		/* the ACK of a TIME-WAIT socket */
+		/* Only the ACK of a TIME-WAIT socket comes without a struct tao_reply. */
 		reply = (struct tao_reply) {
 			.numbers.lisn = ntohl(conn->info.lisn),
 			.numbers.risn = ntohl(conn->info.risn),
@@ -128,7 +128,7 @@ int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, cons
 	} else {
 		reply = *(const struct tao_reply *)tkey;
 	}
-	/* The stack says 0 for every request. */
+	/* @sne is 0 for every request. */
 	reply.numbers.sne = reply.own ? sne : tao_rust_sne(0, reply.numbers.lisn, ntohl(th->seq));
 	if (!tao_rust_reply(conn, &seg, &reply))
 		return 0;

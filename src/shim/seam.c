@@ -12,18 +12,18 @@
  *	transmit.c	calc_ao_hash, ao_calc_key_sk
  *	receive.c	tcp_inbound_ao_hash (signed segments), tcp_ao_do_lookup (unsigned ones),
  *			__tcp_md5_do_lookup
- *	reply.c		tcp_ao_prepare_reset, tcp_v{4,6}_ao_calc_key_rsk, tcp_ao_established_key,
- *			tcp_ao_hash_hdr
+ *	reply.c		tcp_ao_prepare_reset, tcp_v{4,6}_ao_calc_key_rsk,
+ *			tcp_ao_established_key, tcp_ao_hash_hdr
  *	timewait.c	tcp_ao_time_wait, tcp_timewait_state_process; tcp_ao_destroy_sock
  *	sockopt.c	tcp_setsockopt, tcp_getsockopt; md5_parse, ao_parse
  *
- * Left to the stack, since its own code does right with our state: tcp_ao_connect_init (ISN of
- * this end), tcp_ao_finish_connect and tcp_rcv_synsent_state_process (ISN of the peer), the SNE on
+ * Left to the stack, since its own code does right with our state: tcp_ao_connect_init (ISN of this
+ * end), tcp_ao_finish_connect and tcp_rcv_synsent_state_process (ISN of the peer), the SNE on
  * snd_una, tcp_ao_ignore_icmp.
  *
- * Each entry from the stack, callback or replacement, loads ao_info once and hands the result on: in
- * softirq it may be another at the next load, or none. Only where the socket is locked it stays what
- * it is. scripts/check-loads finds a second load.
+ * Each entry from the stack, callback or replacement, loads ao_info once and hands the result on:
+ * in softirq it may be another at the next load, or none. Only where the socket is locked it stays
+ * what it is. scripts/check-loads finds a second load.
  */
 #include <net/tcp.h>
 #include "accept.h"

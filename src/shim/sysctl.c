@@ -15,7 +15,7 @@ bool tao_enabled(void)
 
 static int tao_sysctl_drain;
 
-/* Ends connections of all namespaces, so that it is not for the root of one. */
+/* A drain ends connections of all namespaces, so that it is not for the root of one. */
 static int tao_drain_handler(const struct ctl_table *table, int write, void *buffer, size_t *lenp,
 			     loff_t *ppos)
 {
@@ -28,8 +28,8 @@ static int tao_drain_handler(const struct ctl_table *table, int write, void *buf
 }
 
 /*
- * Each has its own value as its minimum: once 1, it stays 1. Not const: before 7.3 that is not
- * taken.
+ * Each has its own value as its minimum, so that 1 stays 1. The table is not const, since kernels
+ * before 7.3 take none that is.
  */
 static struct ctl_table tao_global_table[] = {
 	{

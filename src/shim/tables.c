@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Tables of functions that the stack calls for an attached socket, one for each that it has:
- * IPv4, IPv6, and IPv6 that talks to an IPv4 peer; others have some of their own, such as MPTCP.
- * They are copies with our functions in them. The kernel's are not exported, so a copy is made when
- * a socket first shows one, where that can still be refused; they live as long as the module.
+ * Tables of functions that the stack calls for an attached socket: copies, with our functions in
+ * them, of those that the stack has for IPv4, IPv6, and IPv6 that talks to an IPv4 peer; others
+ * have some of their own, such as MPTCP. The kernel's are not exported, so that a copy is made when
+ * a socket first shows one, where that can still be refused. Copies live as long as the module.
  */
 #include <linux/spinlock.h>
 #include <net/tcp.h>
@@ -21,18 +21,22 @@ static struct tao_xmit {
 	struct inet_connection_sock_af_ops ops;
 } tao_xmit[TAO_TABLES];
 
-/* What our functions are, in the members that a copy has of its own. */
+/* Our functions, in the members of a copy that are not the kernel's. */
 static const struct tcp_sock_af_ops *tao_ours_af;
 
 /* Taken by callbacks of ftrace, too: nothing under it may sleep, also on PREEMPT_RT. */
 static DEFINE_RAW_SPINLOCK(tao_tables_lock);
 
-/* Before any socket is taken over. */
+/* Says what our functions are, before any socket is taken over. */
 void tao_tables_init(const struct tcp_sock_af_ops *ours)
 {
 	tao_ours_af = ours;
 }
 
+/*
+ * The queue_xmit of a copy: it drops the segment, and the socket gets the table of the kernel's
+ * back.
+ */
 static int tao_queue_drop(struct sock *sk, struct sk_buff *skb, struct flowi *fl)
 {
 	struct inet_connection_sock *icsk = inet_csk(sk);
@@ -60,13 +64,13 @@ static struct tao_af *tao_find_af(const struct tcp_sock_af_ops *orig)
 	return NULL;
 }
 
-/* It is one of the copies. */
+/* Whether a table is one of the copies. */
 static bool tao_is_our_table(const struct tcp_sock_af_ops *ops)
 {
 	return (void *)ops >= (void *)tao_af && (void *)ops < (void *)(tao_af + TAO_TABLES);
 }
 
-/* Makes the copy of a table that is new. NULL: there are too many. */
+/* The copy of @orig, which may have to be made. NULL: there are too many. */
 static struct tao_af *tao_copy_af(const struct tcp_sock_af_ops *orig)
 {
 	struct tao_af *af;
@@ -92,7 +96,7 @@ int tao_learn_af(const struct tcp_sock_af_ops *ops)
 	return tao_is_our_table(ops) || tao_copy_af(ops) ? 0 : -EOPNOTSUPP;
 }
 
-/* The same for what tao_drop_segment() will look for. */
+/* A socket that has this table can be told to drop a segment (tao_drop_segment()) from now on. */
 int tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
 {
 	struct tao_xmit *xmit;
@@ -109,7 +113,10 @@ int tao_learn_xmit(const struct inet_connection_sock_af_ops *orig)
 	return xmit ? 0 : -EOPNOTSUPP;
 }
 
-/* Lets the stack call us for @sk. connect() may reset it, so this is done more than once. */
+/*
+ * The stack is to call our functions for @sk, which is locked. connect() may have given it another
+ * table of the kernel's, so that this is done more than once.
+ */
 int tao_take_over(struct sock *sk)
 {
 	struct tcp_sock *tp = tcp_sk(sk);
@@ -126,7 +133,10 @@ int tao_take_over(struct sock *sk)
 	return 0;
 }
 
-/* The kernel's table of a socket, whosever it has. One load: the owner may change it meanwhile. */
+/*
+ * The kernel's table for @sk, whether @sk has that or our copy. It is loaded once, since the owner
+ * of the socket may change it meanwhile.
+ */
 const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk)
 {
 	const struct tcp_sock_af_ops *ops = READ_ONCE(tcp_sk(sk)->af_specific);
@@ -134,6 +144,7 @@ const struct tcp_sock_af_ops *tao_orig_af(const struct sock *sk)
 	return tao_is_our_table(ops) ? container_of_const(ops, struct tao_af, ops)->orig : ops;
 }
 
+/* The stack is to call its own functions for @sk, which is locked. */
 void tao_hand_back(struct sock *sk)
 {
 	sock_owned_by_me(sk);
@@ -141,9 +152,10 @@ void tao_hand_back(struct sock *sk)
 }
 
 /*
- * The segment that the stack is building cannot be signed: it must not leave. The stack reads
- * queue_xmit after it had the MAC calculated; the one that it finds now drops this segment and puts
- * the table back. The data stays queued, timers try again. @err 0: the socket is not told yet.
+ * The segment that the stack is building for @sk, which is locked, cannot be signed: it must not
+ * leave. The stack reads queue_xmit after it had the MAC calculated; the one that it finds now
+ * drops this segment and puts the table back. The data stays queued, and timers try again. @err is
+ * reported on the socket; 0: it is not told yet.
  */
 void tao_drop_segment(struct sock *sk, int err)
 {
@@ -153,7 +165,7 @@ void tao_drop_segment(struct sock *sk, int err)
 	sock_owned_by_me(sk);
 	if (!WARN_ON_ONCE(!xmit))
 		smp_store_release(&icsk->icsk_af_ops, &xmit->ops);
-	/* In repair nobody asked for anything to be sent. */
+	/* A socket in repair did not ask for anything to be sent. */
 	if (!err || tcp_sk(sk)->repair)
 		return;
 	WRITE_ONCE(sk->sk_err, -err);

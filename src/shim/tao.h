@@ -6,25 +6,26 @@
  *
  * Words that code and comments use:
  *
- *	attach		A state is attached while tcp_sock.ao_info of its socket, or of the TIME-WAIT
- *			socket, points to it: to the stack, every segment of the socket carries AO.
+ *	attach		A state is attached while tcp_sock.ao_info of its socket, or of the
+ *			TIME-WAIT socket, points to it. To the stack, every segment of such a
+ *			socket carries AO.
  *	park		A state is parked while the connection of its socket is not protected. The
- *			stack sees nothing of it; it is in a table, by the address of the socket.
- *	protect		A protected connection signs all that it sends, and takes nothing unsigned.
- *			Its SYN decides that, once and for all.
+ *			stack sees nothing of it. It is in a table, by the address of the socket.
+ *	protect		A protected connection signs what it sends, and takes nothing unsigned. Its
+ *			SYN decides that, once and for all.
  *	share		A socket that goes to TIME-WAIT shares its state with its TIME-WAIT socket.
  *			Each of the two has a reference.
- *	leave		A socket that goes leaves its state, and so does a TIME-WAIT socket. The state
- *			ends when nobody has a reference any more.
- *	pin		An attached state pins the module, which is not unloaded before the memory of
- *			the state is freed.
+ *	leave		A socket that goes leaves its state, and so does a TIME-WAIT socket. The
+ *			state ends when nobody has a reference any more.
+ *	pin		An attached state pins the module, which is not unloaded before the memory
+ *			of the state is freed.
  *	take over	A socket is taken over when its table of functions becomes a copy with
  *			functions of ours in it.
  *	hand back	A socket is handed back when it gets the table of the kernel's again.
- *	wake		The first socket of the machine that asks for authentication wakes the module:
- *			the stack begins to look at ao_info, and the hooks at sockets.
- *	drain		A drain ends whatever has an attached state, for good, so that nothing pins the
- *			module.
+ *	wake		The first socket of the machine that asks for authentication wakes the
+ *			module: the stack begins to look at ao_info, and the hooks at sockets.
+ *	drain		A drain ends whatever has an attached state, for good, so that nothing pins
+ *			the module.
  */
 #ifndef TAO_SHIM_H
 #define TAO_SHIM_H
@@ -42,7 +43,9 @@
 #include <uapi/linux/snmp.h>
 #include <uapi/linux/tcp_authopt.h>
 
-/* Bytes of a MAC: Rust's wire::MAC_LEN. With the option's header it fills whole words of 32 bits. */
+/*
+ * Bytes of a MAC: Rust's wire::MAC_LEN. With the option's header it fills whole words of 32 bits.
+ */
 #define TAO_MAC_LEN	12
 static_assert((sizeof(struct tcp_ao_hdr) + TAO_MAC_LEN) % 4 == 0);
 
@@ -87,8 +90,9 @@ struct tao_peer {
  *	tao_peer_of_conn().
  * @seq: odd while @peer is written, or what TCP_REPAIR_AUTHOPT sets
  * @md5_setter: the task that is in TCP_MD5SIG of the socket, if it may be
- * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and tcp_sock.bytes_received
- *	say: not 0 only for a connection that was restored (TCP_REPAIR_AUTHOPT)
+ * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and
+ *	tcp_sock.bytes_received say: not 0 only for a connection that was restored
+ *	(TCP_REPAIR_AUTHOPT)
  * @tw_rcv: that place when the TIME-WAIT socket was made
  * @key: stands for "the key" where the stack wants one
  * @traffic_keys: what the stack takes for traffic keys of it: see tao_conn_init()
@@ -244,7 +248,7 @@ struct tao_sockopt {
 /* tao_rust_transmit(): the segment must not leave, and the socket is not told of it. */
 #define TAO_NOT_TOLD_YET	1
 
-/* hook.c */
+/* These are of hook.c. */
 int tao_hooks_init(void);
 void tao_hooks_exit(void);
 

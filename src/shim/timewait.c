@@ -82,7 +82,7 @@ bool tao_before_destroy(struct ftrace_regs *fregs)
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	bool twsk = TAO_ARG(fregs, 1, unsigned long) & 0xff;
 
-	/* tcp_connect() calls it for a socket that lives on, with MD5. */
+	/* tcp_connect() calls the function for a socket that lives on, with MD5. */
 	if (!twsk && refcount_read(&sk->sk_refcnt))
 		return false;
 	if (!twsk)

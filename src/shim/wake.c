@@ -56,9 +56,9 @@ static void tao_wake_work(struct work_struct *work)
 }
 
 /*
- * The socket is the machine's, and lives as long as the module. So it is made by a task of the
- * kernel's: one of the first user's own would be charged to his memory cgroup, which could never go,
- * and would be for the rules about his sockets to permit. May sleep.
+ * The key socket is the machine's, and lives as long as the module. So a task of the kernel's makes
+ * it: made by the first user, it would be charged to a memory cgroup that could then never go, and
+ * rules about that user's sockets might forbid it. May sleep.
  */
 int tao_wake(void)
 {
@@ -74,7 +74,7 @@ int tao_wake(void)
 	return wake.err;
 }
 
-/* The hooks are gone. */
+/* The hooks are gone, and no socket has state. */
 void tao_wake_exit(void)
 {
 	if (tao_key_socket)
