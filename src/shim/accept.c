@@ -227,10 +227,10 @@ static int tao_make_child(const struct tao_conn *listener, struct sock *newsk,
  * used_tcp_ao, by which the stack goes on:
  *
  *	made of		protected	not protected	refused
- *	request		1, as it was	0, as it was	(the request goes)
- *	cookie		never		0, as it was	(the request goes)
- *	Fast Open	never		0: the SYN-ACK	as it was: the stack goes on
- *					is unsigned	with a request
+ *	request		1, as it was	0, as it was	as it was: the request stays
+ *	cookie		never		0, as it was	as it was, and gone with the request
+ *	Fast Open	never		0: the SYN-ACK	as it was: the stack goes on with a
+ *					is unsigned	request
  *
  * A listener without state refuses: the request is signed, and came from another one.
  */
