@@ -134,10 +134,8 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 {
 	const struct inet_request_sock *ireq = inet_rsk(req);
 	struct tao_reply reply = { .preferred = tcp_rsk(req)->ao_keyid };
-	struct tao_segment seg = tao_header_to_sign(hash, hash_offset);
+	struct tao_segment seg = tao_segment_to_sign(hash, hash_offset, skb, skb->len);
 
-	seg.skb = skb;
-	seg.len = skb->len;
 	/* Not ireq_family, which is AF_INET6 for an IPv4 peer of an IPv6 listener. */
 	seg.family = req->rsk_ops->family;
 	if (seg.family == AF_INET6) {

@@ -10,9 +10,9 @@
 #include "net.h"
 #include "peer.h"
 
-/* Whoever has the address @addr, as @sk sees it. */
-void tao_peer_of_addr(const void *addr, __u16 addr_family, const struct sock *sk, int l3index,
-		      struct tao_peer *peer)
+static __always_inline void tao_fill_peer(const void *addr, __u16 addr_family,
+					  const struct sock *sk, int l3index,
+					  struct tao_peer *peer)
 {
 	*peer = (struct tao_peer) {
 		.family = sk->sk_family,
@@ -27,14 +27,21 @@ void tao_peer_of_addr(const void *addr, __u16 addr_family, const struct sock *sk
 		memcpy(peer->addr, addr, sizeof(struct in_addr));
 }
 
+/* Whoever has the address @addr, as @sk sees it. */
+void tao_peer_of_addr(const void *addr, __u16 addr_family, const struct sock *sk, int l3index,
+		      struct tao_peer *peer)
+{
+	tao_fill_peer(addr, addr_family, sk, l3index, peer);
+}
+
 /* The sender of @skb, as @sk sees it. */
 void tao_peer_of_skb(const struct sk_buff *skb, __u16 packet_family, const struct sock *sk,
 		     int l3index, struct tao_peer *peer)
 {
 	if (packet_family == AF_INET6)
-		tao_peer_of_addr(&ipv6_hdr(skb)->saddr, AF_INET6, sk, l3index, peer);
+		tao_fill_peer(&ipv6_hdr(skb)->saddr, AF_INET6, sk, l3index, peer);
 	else
-		tao_peer_of_addr(&ip_hdr(skb)->saddr, AF_INET, sk, l3index, peer);
+		tao_fill_peer(&ip_hdr(skb)->saddr, AF_INET, sk, l3index, peer);
 }
 
 /* The other end of @sk, which may be a request socket. */
@@ -43,7 +50,7 @@ void tao_peer_of_sock(const struct sock *sk, struct tao_peer *peer)
 	int l3index = l3mdev_master_ifindex_by_index(sock_net(sk), sk->sk_bound_dev_if);
 
 	if (sk->sk_family == AF_INET6)
-		tao_peer_of_addr(&sk->sk_v6_daddr, AF_INET6, sk, l3index, peer);
+		tao_fill_peer(&sk->sk_v6_daddr, AF_INET6, sk, l3index, peer);
 	else
-		tao_peer_of_addr(&sk->sk_daddr, AF_INET, sk, l3index, peer);
+		tao_fill_peer(&sk->sk_daddr, AF_INET, sk, l3index, peer);
 }

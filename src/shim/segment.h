@@ -32,17 +32,20 @@ static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family,
 }
 
 /*
- * A header that is to be sent, and nothing behind it. Its MAC goes to @hash, which is @hash_offset
- * bytes behind its beginning: in the AO option, behind the ids.
+ * A segment that is to be sent, without its addresses. The MAC goes to @hash, which is @hash_offset
+ * bytes behind the beginning of the header: in the AO option, behind the ids. @skb is as in struct
+ * tao_segment, and so is @len.
  */
-static inline struct tao_segment tao_header_to_sign(char *hash, long hash_offset)
+static inline struct tao_segment tao_segment_to_sign(char *hash, long hash_offset,
+						     const struct sk_buff *skb, u32 len)
 {
 	struct tcphdr *th = (struct tcphdr *)(hash - hash_offset);
 
 	return (struct tao_segment) {
+		.skb = skb,
 		.th = (u8 *)th,
 		.header_len = th->doff * 4,
-		.len = th->doff * 4,
+		.len = len,
 		.ao = hash_offset - sizeof(struct tcp_ao_hdr),
 	};
 }

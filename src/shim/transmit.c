@@ -18,7 +18,7 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 		     const struct sk_buff *skb, const u8 *tkey, int hash_offset, u32 sne)
 {
 	struct tao_conn *conn = tao_conn_of_key(key);
-	struct tao_segment seg = tao_header_to_sign(location, hash_offset);
+	struct tao_segment seg = tao_segment_to_sign(location, hash_offset, skb, skb->len);
 	struct tao_numbers numbers = {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
@@ -28,8 +28,6 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 	int err;
 
 	sock_owned_by_me(sk);
-	seg.skb = skb;
-	seg.len = skb->len;
 	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
 		seg.family = AF_INET6;
 		seg.saddr = (const u8 *)&sk->sk_v6_rcv_saddr;
