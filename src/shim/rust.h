@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What C asks of Rust: src/glue/hooks.rs. */
+/* What C asks of Rust: src/glue/entry. */
 #ifndef TAO_RUST_H
 #define TAO_RUST_H
 
