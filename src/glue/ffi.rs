@@ -117,7 +117,7 @@ pub(crate) struct Hooks(());
 impl Hooks {
     pub(crate) fn attach() -> Result<Self> {
         // SAFETY: Called once, while the module is loaded.
-        to_result(unsafe { bindings::tao_hooks_init() })?;
+        to_result(unsafe { bindings::tao_seam_attach() })?;
         Ok(Self(()))
     }
 }
@@ -125,7 +125,7 @@ impl Hooks {
 impl Drop for Hooks {
     fn drop(&mut self) {
         // SAFETY: They are attached.
-        unsafe { bindings::tao_hooks_exit() };
+        unsafe { bindings::tao_seam_detach() };
     }
 }
 

@@ -9,6 +9,7 @@
 #include "peer.h"
 #include "query.h"
 #include "rust.h"
+#include "seam.h"
 #include "sysctl.h"
 #include "tao.h"
 #include "wake.h"

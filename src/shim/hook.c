@@ -8,73 +8,76 @@
  * most of these functions is sealed at boot (IBT). Where a replacement needs the original, it calls
  * it by its exported name or table, and the callback lets calls from this module pass.
  *
- * Three ftrace_ops, so that each pays only for itself: one function that every signed segment
- * meets, the socket option entry points, and all the rest, which is left alone until the first
- * socket asks for authentication.
+ * A function that segments meet has an ftrace_ops of its own. Others share one, since ftrace takes
+ * more than a tenth of a second to unregister each.
  */
+#include <linux/delay.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <linux/unaligned.h>
 #include "hook.h"
 
 DEFINE_STATIC_KEY_FALSE(tao_in_use);
 
+/* On when all hooks are attached: a load that fails has redirected no call. */
+static DEFINE_STATIC_KEY_FALSE(tao_hooked);
+
 /* Neither SAVE_REGS nor RECURSION: the callbacks need arguments only and trace nothing. */
 #define TAO_OPS_FLAGS	(FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT)
 
-static __always_inline void tao_redirect(const struct tao_hook *hook, struct ftrace_regs *fregs,
-					 unsigned long parent_ip)
+/* The table that was given to tao_hooks_attach(). */
+static struct tao_hook *tao_hooks;
+static size_t tao_hooks_count;
+
+#define tao_for_each_hook(hook) \
+	for ((hook) = tao_hooks; (hook) < tao_hooks + tao_hooks_count; (hook)++)
+
+/* ---- callbacks ---- */
+
+/*
+ * Which of the functions of an ftrace_ops is called. ftrace passes the address of the instruction
+ * that it has changed. Where that is in a function depends on the machine, but the function that
+ * begins last before it is the one.
+ */
+static __always_inline const struct tao_hook *tao_hook_at(unsigned long ip,
+							  const struct ftrace_ops *ops)
 {
-	/* All that calls an original is in .text. */
-	if (!within_module_mem_type(parent_ip, THIS_MODULE, MOD_TEXT) && hook->ours(fregs))
-		ftrace_regs_set_instruction_pointer(fregs, (unsigned long)hook->replacement);
+	const struct tao_place *place = ops->private;
+
+	while (ip >= place[1].ip)
+		place++;
+	return place->hook;
 }
 
-static void notrace tao_hot_call(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+static __always_inline void tao_look(unsigned long ip, unsigned long parent_ip,
+				     const struct ftrace_ops *ops, struct ftrace_regs *fregs)
+{
+	const struct tao_hook *hook = tao_hook_at(ip, ops);
+
+	/* A replacement calls the original. All that does so is in .text. */
+	if (!within_module_mem_type(parent_ip, THIS_MODULE, MOD_TEXT) &&
+	    tao_ask(hook->ours, fregs) && (!hook->sleeps || try_module_get(THIS_MODULE)))
+		tao_redirect(fregs, hook->replacement);
+}
+
+static void notrace tao_call(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+			     struct ftrace_regs *fregs)
+{
+	if (static_branch_unlikely(&tao_in_use))
+		tao_look(ip, parent_ip, ops, fregs);
+}
+
+void notrace tao_call_unused_too(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 				 struct ftrace_regs *fregs)
 {
-	const struct tao_hook *hook = tao_hot_hooks;
-
-	if (hook->ours(fregs))
-		ftrace_regs_set_instruction_pointer(fregs, (unsigned long)hook->replacement);
+	if (static_branch_likely(&tao_hooked))
+		tao_look(ip, parent_ip, ops, fregs);
 }
 
-static void notrace tao_sockopt_call(unsigned long ip, unsigned long parent_ip,
-				     struct ftrace_ops *ops, struct ftrace_regs *fregs)
-{
-	tao_redirect(&tao_sockopt_hooks[tao_sockopt_hooks[0].ip != ip], fregs, parent_ip);
-}
-
-static void notrace tao_cold_call(unsigned long ip, unsigned long parent_ip,
-				  struct ftrace_ops *ops, struct ftrace_regs *fregs)
-{
-	const struct tao_hook *hook;
-
-	if (!static_branch_unlikely(&tao_in_use))
-		return;
-	for (hook = tao_cold_hooks; hook->name; hook++) {
-		if (hook->ip == ip) {
-			tao_redirect(hook, fregs, parent_ip);
-			return;
-		}
-	}
-}
-
-static struct ftrace_ops tao_hot_ops = { .func = tao_hot_call, .flags = TAO_OPS_FLAGS };
-static struct ftrace_ops tao_sockopt_ops = { .func = tao_sockopt_call, .flags = TAO_OPS_FLAGS };
-static struct ftrace_ops tao_cold_ops = { .func = tao_cold_call, .flags = TAO_OPS_FLAGS };
-
-#define TAO_HOOKS_MAX	24
-
-static struct tao_hook_set {
-	struct ftrace_ops *ops;
-	struct tao_hook *hooks;
-} tao_hook_sets[] = {
-	{ &tao_cold_ops, tao_cold_hooks },
-	{ &tao_hot_ops, tao_hot_hooks },
-	{ &tao_sockopt_ops, tao_sockopt_hooks },
-};
+/* ---- finding ---- */
 
 /* Says why the module is not loaded: one line, whatever is undone after it. */
 static int tao_refuse(const struct tao_hook *hook, const char *why, int err)
@@ -84,8 +87,8 @@ static int tao_refuse(const struct tao_hook *hook, const char *why, int err)
 }
 
 /*
- * Finds a function: kallsyms is not exported to modules, but a kprobe that is never armed tells where
- * its symbol is.
+ * Finds a function: kallsyms is not exported to modules, but a kprobe that is never armed tells
+ * where its symbol is.
  */
 static int tao_locate(struct tao_hook *hook, struct kprobe *probe)
 {
@@ -105,41 +108,42 @@ static int tao_locate(struct tao_hook *hook, struct kprobe *probe)
 /* Finds them all. Their probes go at once, since that waits for a grace period. */
 static int tao_locate_all(void)
 {
-	struct kprobe *probes = kcalloc(TAO_HOOKS_MAX, sizeof(*probes), GFP_KERNEL);
-	struct kprobe *found[TAO_HOOKS_MAX];
+	struct kprobe *probes = kcalloc(tao_hooks_count, sizeof(*probes), GFP_KERNEL);
+	struct kprobe **found = kcalloc(tao_hooks_count, sizeof(*found), GFP_KERNEL);
+	struct tao_hook *hook;
 	size_t count = 0;
 	int err = 0;
 
-	if (!probes)
-		return -ENOMEM;
-	for (size_t i = 0; i < ARRAY_SIZE(tao_hook_sets) && !err; i++) {
-		struct tao_hook *hook;
-
-		for (hook = tao_hook_sets[i].hooks; hook->name && !err; hook++) {
-			if (WARN_ON(count == TAO_HOOKS_MAX)) {
-				err = -E2BIG;
-				break;
-			}
-			err = tao_locate(hook, &probes[count]);
-			if (err)
-				break;
-			found[count] = &probes[count];
-			count++;
-			/* What the kernel itself lacks is looked for in modules. */
-			if (hook->ip >= MODULES_VADDR)
-				err = tao_refuse(hook, "not in this kernel, but in a module",
-						 -ENOENT);
+	if (!probes || !found) {
+		err = -ENOMEM;
+		goto free;
+	}
+	tao_for_each_hook(hook) {
+		err = tao_locate(hook, &probes[count]);
+		if (err)
+			break;
+		found[count] = &probes[count];
+		count++;
+		/* What the kernel itself lacks is looked for in modules. */
+		if (hook->ip >= MODULES_VADDR) {
+			err = tao_refuse(hook, "not in this kernel, but in a module", -ENOENT);
+			break;
 		}
 	}
 	unregister_kprobes(found, count);
+free:
+	kfree(found);
 	kfree(probes);
 	return err;
 }
 
+/* ---- attaching ---- */
+
 /*
- * BPF programs may be on the functions already. Those that call the function themselves (fexit) have
- * to be told that it may be another one, which ftrace does, and which fails for the moment while
- * somebody else attaches or detaches one.
+ * BPF programs may be on the functions already. Those that call the function themselves (fexit)
+ * have to be told that it may be another one, which ftrace does, and which fails for the moment
+ * while somebody else attaches or detaches one. ftrace does so here only, and not where a function
+ * is added to an ftrace_ops that is registered already: fexit programs on it would call past us.
  */
 static int tao_register(struct ftrace_ops *ops)
 {
@@ -148,7 +152,15 @@ static int tao_register(struct ftrace_ops *ops)
 	do {
 		err = register_ftrace_function(ops);
 	} while (err == -EAGAIN && --tries);
+	if (err)
+		ftrace_free_filter(ops);
 	return err;
+}
+
+static void tao_unregister(struct ftrace_ops *ops)
+{
+	unregister_ftrace_function(ops);
+	ftrace_free_filter(ops);
 }
 
 static void notrace tao_let_pass(unsigned long ip, unsigned long parent_ip,
@@ -156,102 +168,172 @@ static void notrace tao_let_pass(unsigned long ip, unsigned long parent_ip,
 {
 }
 
-/* Whether ftrace takes these flags for this function alone. */
-static int tao_try(const struct tao_hook *hook, unsigned long flags)
+/* Then it refuses whoever wants it to stay on, and does not look at the function. */
+static bool tao_ftrace_is_off(const struct tao_hook *hook)
 {
-	static struct ftrace_ops ops = { .func = tao_let_pass };
-	int err;
+	static struct ftrace_ops ops = { .func = tao_let_pass, .flags = FTRACE_OPS_FL_PERMANENT };
+	int err = ftrace_set_filter_ip(&ops, hook->ip, 0, 1);
 
-	ops.flags = flags;
-	err = ftrace_set_filter_ip(&ops, hook->ip, 0, 1);
 	if (!err)
 		err = tao_register(&ops);
 	if (!err)
-		unregister_ftrace_function(&ops);
-	ftrace_free_filter(&ops);
+		tao_unregister(&ops);
+	return err == -EBUSY;
+}
+
+/* Attaches a hook by its own ftrace_ops, so that who is refused is known. */
+static int tao_attach(struct tao_hook *hook)
+{
+	int err;
+
+	hook->place[0] = (struct tao_place) { hook->ip, hook };
+	hook->place[1] = (struct tao_place) { ULONG_MAX };
+	hook->ops = (struct ftrace_ops) {
+		.func = hook->call ?: tao_call,
+		.flags = TAO_OPS_FLAGS,
+		.private = hook->place,
+	};
+	err = ftrace_set_filter_ip(&hook->ops, hook->ip, 0, 0);
+	if (err == -EINVAL)
+		return tao_refuse(hook, "ftrace does not know it", err);
+	if (!err)
+		err = tao_register(&hook->ops);
+	if (!err)
+		hook->on = &hook->ops;
+	else if (err == -EBUSY && tao_ftrace_is_off(hook))
+		tao_refuse(hook, "ftrace is off (kernel.ftrace_enabled)", err);
+	else
+		tao_refuse(hook, err == -EBUSY ? "a live patch or the like holds it" :
+			   err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses", err);
 	return err;
 }
 
-static const char *tao_reason(int err)
+/*
+ * Attaches the hooks of a group together. If one of them is refused all are, and nothing tells which:
+ * then none is attached here, and tao_attach() does it or finds out.
+ */
+static void tao_attach_group(struct tao_group *group)
 {
-	return err == -EBUSY ? "a live patch or the like holds it" :
-	       err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses";
-}
+	struct tao_place *at, *end = group->places;
+	struct tao_hook *hook;
 
-/* ftrace has refused a set, for itself or for one of the functions, and does not say which. */
-static int tao_explain(const struct tao_hook_set *set, int refused)
-{
-	const struct tao_hook *hook = set->hooks;
-	int err = tao_try(hook, FTRACE_OPS_FL_PERMANENT);
-
-	/* Nobody can hold a function against that. */
-	if (err == -EBUSY)
-		return tao_refuse(hook, "ftrace is off (kernel.ftrace_enabled)", err);
-	for (; hook->name; hook++) {
-		err = tao_try(hook, FTRACE_OPS_FL_IPMODIFY);
-		if (err)
-			return tao_refuse(hook, tao_reason(err), err);
+	group->tried = true;
+	group->ops.flags = TAO_OPS_FLAGS;
+	group->ops.private = group->places;
+	tao_for_each_hook(hook) {
+		if (hook->group != group)
+			continue;
+		if (WARN_ON(end == group->places + TAO_GROUP_MAX) ||
+		    ftrace_set_filter_ip(&group->ops, hook->ip, 0, 0))
+			goto free;
+		group->ops.func = hook->call ?: tao_call;
+		for (at = end++; at > group->places && at[-1].ip > hook->ip; at--)
+			*at = at[-1];
+		*at = (struct tao_place) { hook->ip, hook };
 	}
-	return tao_refuse(set->hooks, "it or another one was held until a moment ago", refused);
+	end->ip = ULONG_MAX;
+	if (tao_register(&group->ops))
+		return;
+	while (end-- > group->places)
+		end->hook->on = &group->ops;
+	return;
+free:
+	ftrace_free_filter(&group->ops);
 }
 
-static int tao_attach_set(struct tao_hook_set *set)
+/* Detaches what is attached, in reverse. */
+static void tao_detach_all(void)
+{
+	for (size_t i = tao_hooks_count; i--;) {
+		struct ftrace_ops *ops = tao_hooks[i].on;
+		struct tao_hook *hook;
+
+		if (!ops)
+			continue;
+		tao_unregister(ops);
+		tao_for_each_hook(hook) {
+			if (hook->on == ops)
+				hook->on = NULL;
+		}
+	}
+}
+
+/* ---- proof ---- */
+
+enum { TAO_CALL_INSN = 0xe8, TAO_CALL_SIZE = 5 };
+
+/*
+ * Whether calls of a function come to us: its patch site calls the trampoline of its ftrace_ops, or
+ * where others have the function, too, a caller in the kernel's own text that goes through all of
+ * them. Trampolines of others are where modules are. Only of x86-64 it is known here what a site
+ * looks like; the address that a kprobe has given is then that of the site.
+ */
+static bool tao_is_armed(const struct tao_hook *hook)
+{
+	u8 site[TAO_CALL_SIZE];
+	unsigned long to;
+
+	if (!IS_ENABLED(CONFIG_X86_64))
+		return true;
+	if (copy_from_kernel_nofault(site, (void *)hook->ip, sizeof(site)) ||
+	    site[0] != TAO_CALL_INSN)
+		return false;
+	to = hook->ip + sizeof(site) + (long)(s32)get_unaligned_le32(&site[1]);
+	return to == hook->on->trampoline || to < MODULES_VADDR;
+}
+
+/* Somebody who attaches a tracer may be in the middle of changing the site. */
+static int tao_prove(const struct tao_hook *hook)
+{
+	for (int tries = 100; !tao_is_armed(hook); msleep(1)) {
+		if (!--tries)
+			return tao_refuse(hook, "its calls do not come here", -ENXIO);
+	}
+	return 0;
+}
+
+/*
+ * Attaches every hook of a table, in its order, a group where its first hook is; or none. What is undone needs no waiting for replacements: only socket
+ * options give a socket state, and their calls are not redirected before the end.
+ */
+int tao_hooks_attach(struct tao_hook *hooks, size_t count)
 {
 	struct tao_hook *hook;
 	int err;
 
-	for (hook = set->hooks; hook->name; hook++) {
-		err = ftrace_set_filter_ip(set->ops, hook->ip, 0, 0);
-		if (err)
-			return tao_refuse(hook, err == -EINVAL ? "ftrace does not know it" :
-					  tao_reason(err), err);
-	}
-	err = tao_register(set->ops);
-	return err ? tao_explain(set, err) : 0;
-}
-
-static void tao_detach_set(struct tao_hook_set *set)
-{
-	unregister_ftrace_function(set->ops);
-	ftrace_free_filter(set->ops);
-}
-
-/*
- * Attaches every hook, or none. What is undone needs no waiting for replacements: the socket options
- * come last, and before the first of them no socket has state, so that no call was redirected.
- */
-int tao_hooks_init(void)
-{
-	size_t i;
-	int err;
-
+	tao_hooks = hooks;
+	tao_hooks_count = count;
 	err = tao_locate_all();
 	if (err)
 		return err;
-	for (i = 0; i < ARRAY_SIZE(tao_hook_sets); i++) {
-		err = tao_attach_set(&tao_hook_sets[i]);
+	tao_for_each_hook(hook) {
+		if (hook->group && !hook->group->tried)
+			tao_attach_group(hook->group);
+		if (!hook->on)
+			err = tao_attach(hook);
 		if (err)
 			goto undo;
 	}
+	tao_for_each_hook(hook) {
+		err = tao_prove(hook);
+		if (err)
+			goto undo;
+	}
+	static_branch_enable(&tao_hooked);
 	return 0;
 undo:
-	ftrace_free_filter(tao_hook_sets[i].ops);
-	while (i--)
-		tao_detach_set(&tao_hook_sets[i]);
+	tao_detach_all();
 	return err;
 }
 
 /*
  * Detaches in reverse, socket options first, so that no socket gets state any more. When it
- * returns nobody is in a replacement: sleepers hold a module reference (see seam.c), tasks that
+ * returns nobody is in a replacement: sleepers hold a module reference (see tao_look()), tasks that
  * were preempted in one and softirqs are waited for here.
  */
-void tao_hooks_exit(void)
+void tao_hooks_detach(void)
 {
-	size_t i = ARRAY_SIZE(tao_hook_sets);
-
-	while (i--)
-		tao_detach_set(&tao_hook_sets[i]);
+	tao_detach_all();
 	synchronize_rcu_tasks();
 	synchronize_rcu();
 }

@@ -102,7 +102,7 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 /* The replacement may sleep, and if the state is parked nothing else holds us. */
 bool tao_ours_connect(struct ftrace_regs *fregs)
 {
-	return tao_find(TAO_ARG(fregs, 0, struct sock *)) && try_module_get(THIS_MODULE);
+	return tao_find(TAO_ARG(fregs, 0, struct sock *));
 }
 
 /*

@@ -3,6 +3,7 @@
 #include <net/tcp.h>
 #include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "peer.h"
 #include "receive.h"
 #include "rust.h"
@@ -11,6 +12,14 @@
 bool tao_ours_inbound(struct ftrace_regs *fregs)
 {
 	return tao_find(TAO_ARG(fregs, 0, const struct sock *));
+}
+
+/* Every signed segment: none of the questions of the general callback, and no indirect call. */
+void notrace tao_call_inbound(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+			      struct ftrace_regs *fregs)
+{
+	if (tao_ask(tao_ours_inbound, fregs))
+		tao_redirect(fregs, tao_inbound_ao_hash);
 }
 
 /* Every signed segment comes here: in a softirq, under an RCU read lock, with @sk not locked. */

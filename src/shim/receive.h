@@ -8,6 +8,8 @@
 #include "tao.h"
 
 bool tao_ours_inbound(struct ftrace_regs *fregs);
+void tao_call_inbound(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+		      struct ftrace_regs *fregs);
 enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *skb,
 					 unsigned short family, const struct request_sock *req,
 					 int l3index, const struct tcp_ao_hdr *aoh);

@@ -47,36 +47,63 @@ const struct tcp_sock_af_ops tao_af_ops = {
 
 /* ---- tables ---- */
 
-struct tao_hook tao_hot_hooks[] = {
-	TAO_HOOK(tcp_inbound_ao_hash, tao_ours_inbound, tao_inbound_ao_hash),
-	{}
+/* What connections meet a few times at most, and socket options. */
+static struct tao_group tao_seldom, tao_sockopts;
+
+static struct tao_hook tao_hooks[] = {
+	TAO_HOOK(tcp_connect, tao_connect,
+		 .ours = tao_ours_connect, .sleeps = true, .group = &tao_seldom),
+	TAO_HOOK(inet_csk_listen_start, tao_refuse_listen,
+		 .before = tao_before_listen, .group = &tao_seldom),
+	TAO_HOOK(tcp_conn_request, tao_drop_syn,
+		 .before = tao_before_conn_request, .group = &tao_seldom),
+	TAO_HOOK(tcp_make_synack, tao_make_no_synack,
+		 .before = tao_before_make_synack, .group = &tao_seldom),
+	TAO_HOOK(tcp_v4_ao_synack_hash, tao_synack_hash,
+		 .ours = tao_ours_synack_hash, .group = &tao_seldom),
+	TAO_HOOK(tcp_v6_ao_synack_hash, tao_synack_hash,
+		 .ours = tao_ours_synack_hash, .group = &tao_seldom),
+	TAO_HOOK(tcp_v4_ao_lookup_rsk, tao_lookup_rsk,
+		 .ours = tao_ours_lookup_rsk, .group = &tao_seldom),
+	TAO_HOOK(tcp_v6_ao_lookup_rsk, tao_lookup_rsk,
+		 .ours = tao_ours_lookup_rsk, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_copy_all_matching, tao_copy_all_matching,
+		 .ours = tao_ours_copy_all, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_prepare_reset, tao_prepare_reset,
+		 .ours = tao_ours_prepare_reset, .group = &tao_seldom),
+	TAO_HOOK(tcp_v4_ao_calc_key_rsk, tao_calc_key_rsk,
+		 .ours = tao_ours_calc_key_rsk, .group = &tao_seldom),
+	TAO_HOOK(tcp_v6_ao_calc_key_rsk, tao_calc_key_rsk,
+		 .ours = tao_ours_calc_key_rsk, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_established_key, tao_established_key,
+		 .ours = tao_ours_established_key, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_hash_hdr, tao_hash_hdr, .ours = tao_ours_hash_hdr, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_time_wait, tao_time_wait, .ours = tao_ours_time_wait, .group = &tao_seldom),
+	TAO_HOOK(tcp_ao_destroy_sock, tao_destroy_sock,
+		 .before = tao_before_destroy, .group = &tao_seldom),
+
+	TAO_HOOK(tcp_ao_do_lookup, tao_do_lookup, .ours = tao_ours_do_lookup),
+	TAO_HOOK(__tcp_md5_do_lookup, tao_md5_do_lookup, .ours = tao_ours_md5_do_lookup),
+	TAO_HOOK(tcp_timewait_state_process, tao_timewait_drop, .before = tao_before_timewait),
+	TAO_HOOK(tcp_inbound_ao_hash, tao_inbound_ao_hash,
+		 .ours = tao_ours_inbound, .call = tao_call_inbound),
+
+	/* Last, so that no socket has state before all others are attached. */
+	TAO_HOOK(tcp_setsockopt, tao_setsockopt,
+		 .ours = tao_ours_sockopt, .call = tao_call_sockopt, .sleeps = true,
+		 .group = &tao_sockopts),
+	TAO_HOOK(tcp_getsockopt, tao_getsockopt,
+		 .ours = tao_ours_sockopt, .call = tao_call_sockopt, .sleeps = true,
+		 .group = &tao_sockopts),
 };
 
-struct tao_hook tao_sockopt_hooks[] = {
-	TAO_HOOK(tcp_setsockopt, tao_ours_sockopt, tao_setsockopt),
-	TAO_HOOK(tcp_getsockopt, tao_ours_sockopt, tao_getsockopt),
-	{}
-};
+int tao_seam_attach(void)
+{
+	return tao_hooks_attach(tao_hooks, ARRAY_SIZE(tao_hooks));
+}
 
-struct tao_hook tao_cold_hooks[] = {
-	TAO_HOOK(tcp_connect, tao_ours_connect, tao_connect),
-	TAO_HOOK(inet_csk_listen_start, tao_before_listen, tao_refuse_listen),
-	TAO_HOOK(tcp_conn_request, tao_before_conn_request, tao_drop_syn),
-	TAO_HOOK(tcp_make_synack, tao_before_make_synack, tao_make_no_synack),
-	TAO_HOOK(tcp_v4_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
-	TAO_HOOK(tcp_v6_ao_synack_hash, tao_ours_synack_hash, tao_synack_hash),
-	TAO_HOOK(tcp_v4_ao_lookup_rsk, tao_ours_lookup_rsk, tao_lookup_rsk),
-	TAO_HOOK(tcp_v6_ao_lookup_rsk, tao_ours_lookup_rsk, tao_lookup_rsk),
-	TAO_HOOK(tcp_ao_copy_all_matching, tao_ours_copy_all, tao_copy_all_matching),
-	TAO_HOOK(tcp_ao_do_lookup, tao_ours_do_lookup, tao_do_lookup),
-	TAO_HOOK(__tcp_md5_do_lookup, tao_ours_md5_do_lookup, tao_md5_do_lookup),
-	TAO_HOOK(tcp_ao_prepare_reset, tao_ours_prepare_reset, tao_prepare_reset),
-	TAO_HOOK(tcp_v4_ao_calc_key_rsk, tao_ours_calc_key_rsk, tao_calc_key_rsk),
-	TAO_HOOK(tcp_v6_ao_calc_key_rsk, tao_ours_calc_key_rsk, tao_calc_key_rsk),
-	TAO_HOOK(tcp_ao_established_key, tao_ours_established_key, tao_established_key),
-	TAO_HOOK(tcp_ao_hash_hdr, tao_ours_hash_hdr, tao_hash_hdr),
-	TAO_HOOK(tcp_ao_time_wait, tao_ours_time_wait, tao_time_wait),
-	TAO_HOOK(tcp_timewait_state_process, tao_before_timewait, tao_timewait_drop),
-	TAO_HOOK(tcp_ao_destroy_sock, tao_before_destroy, tao_destroy_sock),
-	{}
-};
+/* When it returns nobody is in a function of the seam. */
+void tao_seam_detach(void)
+{
+	tao_hooks_detach();
+}

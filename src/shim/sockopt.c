@@ -4,6 +4,7 @@
 #include <net/tcp.h>
 #include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "open.h"
 #include "rust.h"
 #include "sockopt.h"
@@ -20,15 +21,22 @@ static_assert(sizeof(struct tcp_ao_add) == 288);
 static_assert(sizeof(struct tcp_ao_del) == 144);
 static_assert(sizeof(struct tcp_ao_info_opt) == 48);
 
-/* Process context; may sleep, so that the module must be held before we get there. */
 bool tao_ours_sockopt(struct ftrace_regs *fregs)
 {
 	int level = TAO_ARG(fregs, 1, int), optname = TAO_ARG(fregs, 2, int);
 
-	return level == SOL_TCP && optname >= TCP_AO_ADD_KEY && optname <= TCP_AO_REPAIR &&
-	       try_module_get(THIS_MODULE);
+	return level == SOL_TCP && optname >= TCP_AO_ADD_KEY && optname <= TCP_AO_REPAIR;
 }
 
+/* Every option of TCP, of whatever program: nearly all are told from ours here. */
+void notrace tao_call_sockopt(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+			      struct ftrace_regs *fregs)
+{
+	if (tao_ask(tao_ours_sockopt, fregs))
+		tao_call_unused_too(ip, parent_ip, ops, fregs);
+}
+
+/* Process context; may sleep. */
 int tao_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval, unsigned int optlen)
 {
 	struct tao_sockopt call = { sk, optname, optlen, optval, {} };

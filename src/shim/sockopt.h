@@ -8,6 +8,8 @@
 #include "tao.h"
 
 bool tao_ours_sockopt(struct ftrace_regs *fregs);
+void tao_call_sockopt(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
+		      struct ftrace_regs *fregs);
 int tao_setsockopt(struct sock *sk, int level, int optname, sockptr_t optval, unsigned int optlen);
 int tao_getsockopt(struct sock *sk, int level, int optname, char __user *optval,
 		   int __user *optlen);

@@ -248,8 +248,4 @@ struct tao_sockopt {
 /* tao_rust_transmit(): the segment must not leave, and the socket is not told of it. */
 #define TAO_NOT_TOLD_YET	1
 
-/* These are of hook.c. */
-int tao_hooks_init(void);
-void tao_hooks_exit(void);
-
 #endif /* TAO_SHIM_H */

@@ -24,15 +24,17 @@ LIVEPATCHED = "tcp_ao_established_key"
 HELD = "a live patch or the like holds it (-EBUSY)"
 OFF = "ftrace is off (kernel.ftrace_enabled) (-EBUSY)"
 MISSING = "not in this kernel (-ENOENT)"
+ELSEWHERE = "its calls do not come here (-ENXIO)"
 HELD_FUNCTIONS = (
     "tcp_connect",
     "tcp_ao_destroy_sock",
+    "tcp_ao_do_lookup",
     "tcp_inbound_ao_hash",
     "tcp_setsockopt",
     "tcp_getsockopt",
 )
-"""The first and the last of each set."""
-ATTACHED = {"tao_cold_call", "tao_hot_call", "tao_sockopt_call"}
+"""Some that share an ``ftrace_ops`` and some that have one; the first of all and the last."""
+ATTACHED = {"tao_call", "tao_call_inbound", "tao_call_sockopt"}
 ERROR = 3
 
 
@@ -64,7 +66,7 @@ class Log:
 
 @pytest.fixture(scope="module")
 def functions(module):
-    """The functions, each with its callback: a callback is a set."""
+    """The functions, each with its callback."""
     module.require()
     module.enable()
     names = hooked()
@@ -99,6 +101,19 @@ def held(function: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["rmmod", "tao_test_holder"], check=True)
+
+
+@contextmanager
+def seen(function: str, found: str, times: int | None = None) -> Iterator[None]:
+    """The module sees another first instruction of the function than there is, so often."""
+    parameters = [f"function={function}", f"found={found}"]
+    if times is not None:
+        parameters.append(f"times={times}")
+    subprocess.run(["insmod", helper("site"), *parameters], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["rmmod", "tao_test_site"], check=True)
 
 
 @contextmanager
@@ -171,6 +186,26 @@ def test_function_with_a_live_patch(module):
     module.load()
 
 
+@pytest.mark.usefixtures("unloaded")
+@pytest.mark.parametrize("found", ["nop", "call", "jump"])
+def test_hook_that_is_not_armed(module, found):
+    """ftrace says that it has attached it, but the function does not call our trampoline."""
+    functions = HELD_FUNCTIONS if found == "nop" else HELD_FUNCTIONS[-1:]
+    for function in functions:
+        with seen(function, found):
+            refuse(module.file, errno.ENXIO, function, ELSEWHERE)
+    module.load()
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_hook_that_is_being_changed(module, functions):
+    """Somebody attaches a tracer while the module looks: it looks again."""
+    with seen(HELD_FUNCTIONS[0], "breakpoint", times=3):
+        module.load()
+        assert Path("/sys/module/tao_test_site/parameters/times").read_text() == "0\n"
+    assert hooked() == functions
+
+
 def test_others_find_the_functions_held(functions):
     """Neither a live patch nor the like gets one of ours; afterwards all is as it was."""
     for function in HELD_FUNCTIONS:
@@ -228,5 +263,5 @@ def test_how_long_it_takes(module):
         # Most of this is waiting, which takes no longer on a crowded machine.
         unloading.append(time.monotonic() - start)
     module.enable()
-    assert min(loading) < 0.5 * SLOWDOWN, loading
+    assert min(loading) < 1.5 * SLOWDOWN, loading
     assert min(unloading) < 2 * SLOWDOWN, unloading

@@ -58,7 +58,7 @@ def traced(request, functions):
     """
     names = set(functions)
     if request.param in ("fexit", "several") and LOCKDEP:
-        names = {name for name, callback in functions.items() if callback == "tao_hot_call"}
+        names = {name for name, callback in functions.items() if callback == "tao_call_inbound"}
         assert len(names) == 1
     tracer = TRACERS[request.param](names)
     yield Traced(tracer, names)
