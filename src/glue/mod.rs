@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `unsafe` is in [`ffi`], [`sock`], [`segment`] and [`crypto`] (kernel functions), [`entry`]
-//! (entries from C), [`rcu`], [`index`], [`conn`] and [`state`] (what RCU or the stack keeps alive)
-//! only.
+//! (entries from C), [`rcu`], [`mkt`], [`index`], [`keydb`], [`conn`] and [`state`] (what RCU or the
+//! stack keeps alive) only.
 
 mod conn;
 mod crypto;

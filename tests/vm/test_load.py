@@ -189,7 +189,7 @@ def test_function_with_a_live_patch(module):
 @pytest.mark.usefixtures("unloaded")
 @pytest.mark.parametrize("found", ["nop", "call", "jump"])
 def test_hook_that_is_not_armed(module, found):
-    """ftrace says that it has attached it, but the function does not call our trampoline."""
+    """It is attached, as ftrace says, but the function does not call our trampoline."""
     functions = HELD_FUNCTIONS if found == "nop" else HELD_FUNCTIONS[-1:]
     for function in functions:
         with seen(function, found):
