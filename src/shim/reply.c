@@ -111,7 +111,8 @@ int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, cons
 		 const struct tcphdr *th, u32 sne)
 {
 	struct tao_conn *conn = tao_conn_of_key(key);
-	struct tao_segment seg = tao_segment_to_sign(hash, hash - (const char *)th, NULL, th->doff * 4);
+	struct tao_segment seg = tao_segment_to_sign(hash, hash - (const char *)th, NULL,
+						     th->doff * 4);
 	struct tao_reply reply;
 
 	seg.family = family;
