@@ -58,7 +58,7 @@ pub(super) struct Conn {
 
 // A protected connection has at most 2 KiB beside its socket: this and three traffic keys, in
 // slabs of 512 bytes.
-// Lockdep, which adds to a sequence count, is not for machines where that matters.
+// With lockdep a sequence count is larger. Such a kernel is not for machines where that matters.
 const _: () = assert!(cfg!(CONFIG_DEBUG_LOCK_ALLOC) || size_of::<Conn>() <= 512);
 const _: () = assert!(size_of::<TrafficKey>() + 16 <= 512);
 
@@ -111,8 +111,7 @@ impl Conn {
         self.tx.set(None);
     }
 
-    /// Of the flags, one is for the stack's own code. Under the socket lock, or before anyone else
-    /// knows the state.
+    /// Of the flags, one is for the stack's own code. Under the socket lock.
     fn tell_stack(&self, flags: SockFlags) {
         // SAFETY: The state is initialised; only the caller writes.
         unsafe { bindings::tao_accept_icmp(self.c.get(), flags.accept_icmp) };

@@ -129,7 +129,7 @@ impl Drop for Hooks {
     }
 }
 
-/// State of sockets whose connection is not protected.
+/// What all sockets share: tables of functions, the table of parked states, what the first one woke.
 pub(crate) struct SocketTables(());
 
 impl SocketTables {

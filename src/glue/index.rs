@@ -57,9 +57,14 @@ impl Index {
     /// # Errors
     ///
     /// [`Error::NoMem`].
-    pub(super) fn add(&self, mkt: &RcuBox<Mkt>) -> Result<(), Error> {
+    ///
+    /// # Safety
+    ///
+    /// The index is not destroyed, and nobody else changes it meanwhile. Nobody else knows the key,
+    /// which is taken out before it is dropped.
+    pub(super) unsafe fn add(&self, mkt: &RcuBox<Mkt>) -> Result<(), Error> {
         let node = mkt.node.get();
-        // SAFETY: The index is alive; nobody else knows the key yet, so its node is ours to write.
+        // SAFETY: By the safety requirements of this function; the node is ours to write.
         to_result(unsafe {
             (*node).criteria = mkt.spec().criteria.to_key();
             bindings::tao_index_add(self.table.get(), node)
@@ -68,19 +73,26 @@ impl Index {
     }
 
     /// Readers find `mkt` in place of `old`, which has the same criteria: one of the two, always.
-    pub(super) fn replace(&self, old: &RcuBox<Mkt>, mkt: &RcuBox<Mkt>) {
+    ///
+    /// # Safety
+    ///
+    /// That of [`Self::add`] for `mkt`, and of [`Self::remove`] for `old`.
+    pub(super) unsafe fn replace(&self, old: &RcuBox<Mkt>, mkt: &RcuBox<Mkt>) {
         let node = mkt.node.get();
-        // SAFETY: The index is alive and has `old` in it; nobody else knows the new key yet, so its
-        // node is ours to write.
+        // SAFETY: By the safety requirements of this function; the node is ours to write.
         unsafe {
             (*node).criteria = old.spec().criteria.to_key();
             bindings::tao_index_replace(self.table.get(), old.node.get(), node);
         }
     }
 
-    /// Takes a key out, which is in it.
-    pub(super) fn remove(&self, mkt: &RcuBox<Mkt>) {
-        // SAFETY: The index is alive and has the key in it.
+    /// Takes a key out.
+    ///
+    /// # Safety
+    ///
+    /// The index is not destroyed and has the key in it, and nobody else changes it meanwhile.
+    pub(super) unsafe fn remove(&self, mkt: &RcuBox<Mkt>) {
+        // SAFETY: By the safety requirements of this function.
         unsafe { bindings::tao_index_del(self.table.get(), mkt.node.get()) };
     }
 
@@ -134,7 +146,7 @@ impl<'g> Iterator for Alike<'g> {
         // SAFETY: By the type invariants it is the first field of an `Mkt`, which is not freed while
         // `'g` lasts.
         let mkt = unsafe { &*self.node.cast::<Mkt>() };
-        // SAFETY: It is in the index, or was when the read lock was taken.
+        // SAFETY: It is in the index, or was when it was found under the read lock.
         self.node = unsafe { bindings::tao_index_next(self.node) };
         Some(mkt)
     }

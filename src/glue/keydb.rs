@@ -217,9 +217,12 @@ impl KeyDb {
             }
         };
         match old.and_then(|(old_age, _)| writer.by_age.remove(&old_age)) {
-            Some(old) => self.index.replace(&old, &mkt),
+            // SAFETY: The writer's lock is held. Each key of `by_age` is in the index until it is
+            // taken out of both; the new one is known here only.
+            Some(old) => unsafe { self.index.replace(&old, &mkt) },
             None => {
-                self.index.add(&mkt)?;
+                // SAFETY: The same.
+                unsafe { self.index.add(&mkt) }?;
                 if let Some(shapes) = more_shapes {
                     self.shapes.set(Some(shapes));
                 }
@@ -275,7 +278,8 @@ impl KeyDb {
         let (age, criteria) = (mkt.age(), mkt.spec().criteria);
         drop(guard);
         if let Some(mkt) = writer.by_age.remove(&age) {
-            self.index.remove(&mkt);
+            // SAFETY: The writer's lock is held, and the key, which was in `by_age`, is in the index.
+            unsafe { self.index.remove(&mkt) };
         }
         writer.count -= 1;
         writer.vrfs.count_keys(criteria.vrf, -1);

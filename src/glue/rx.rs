@@ -59,7 +59,7 @@ pub(super) fn receive(
     wants_md5: impl FnOnce() -> bool,
 ) -> bindings::skb_drop_reason {
     match judge(conn, received, context) {
-        // What the stack does for a segment without AO it does not do behind this hook.
+        // Behind this hook the stack makes no MD5 check, so that it is made here.
         Ok(false) if wants_md5() => {
             sk.count(bindings::LINUX_MIB_TCPMD5NOTFOUND);
             bindings::skb_drop_reason_SKB_DROP_REASON_TCP_MD5NOTFOUND
@@ -75,7 +75,7 @@ pub(super) fn receive(
             reason
         }
         Err(Refusal::Closed) => bindings::skb_drop_reason_SKB_DROP_REASON_TCP_CLOSE,
-        Err(Refusal::Unknown) => bindings::skb_drop_reason_SKB_DROP_REASON_TCP_FLAGS,
+        Err(Refusal::NoRequest) => bindings::skb_drop_reason_SKB_DROP_REASON_TCP_FLAGS,
     }
 }
 
@@ -112,14 +112,14 @@ enum Refusal {
     /// There is no connection any more.
     Closed,
     /// There is none yet, and this does not open one.
-    Unknown,
+    NoRequest,
 }
 
 impl From<NoIsns> for Refusal {
     fn from(no: NoIsns) -> Self {
         match no {
             NoIsns::Closed => Self::Closed,
-            NoIsns::NoRequest => Self::Unknown,
+            NoIsns::NoRequest => Self::NoRequest,
         }
     }
 }
@@ -137,8 +137,9 @@ fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool,
         Step::CheckMd5 => return Ok(false),
         Step::Verify(option) => option,
     };
-    // The stack would answer the ACK of a request: not unless that can be signed.
-    if matches!(context, Context::Request(_)) && !conn.net.may_send(&received.peer) {
+    // The stack would answer the ACK of a request, and in TIME-WAIT: not unless that can be signed.
+    let answered = matches!(context, Context::Request(_) | Context::TimeWait(_));
+    if answered && !conn.net.may_send(&received.peer) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
     verify(conn, received, &tcp, &option, context)?;

@@ -126,7 +126,7 @@ pub(super) fn numbers_to_send(numbers: &bindings::tao_numbers) -> Numbers {
 }
 
 /// What C knows of the connection of a segment that was received.
-pub(super) fn context_of(state: bindings::tao_state, numbers: &bindings::tao_numbers) -> Context {
+pub(super) fn context_of(state: bindings::tao_context, numbers: &bindings::tao_numbers) -> Context {
     let paired = Numbers {
         isns: Isns {
             src: Isn(numbers.risn),
@@ -136,14 +136,14 @@ pub(super) fn context_of(state: bindings::tao_state, numbers: &bindings::tao_num
         basis_seq: numbers.seq,
     };
     match state {
-        bindings::tao_state_TAO_LISTEN => Context::Listen,
-        bindings::tao_state_TAO_REQUEST => Context::Request(paired),
-        bindings::tao_state_TAO_SYN_SENT => Context::SynSent {
+        bindings::tao_context_TAO_LISTEN => Context::Listen,
+        bindings::tao_context_TAO_REQUEST => Context::Request(paired),
+        bindings::tao_context_TAO_SYN_SENT => Context::SynSent {
             dst: paired.isns.dst,
         },
-        bindings::tao_state_TAO_PAIRED => Context::Paired(paired),
-        bindings::tao_state_TAO_TIME_WAIT => Context::TimeWait(paired),
-        bindings::tao_state_TAO_UNPROTECTED => Context::Unprotected,
+        bindings::tao_context_TAO_PAIRED => Context::Paired(paired),
+        bindings::tao_context_TAO_TIME_WAIT => Context::TimeWait(paired),
+        bindings::tao_context_TAO_UNPROTECTED => Context::Unprotected,
         _ => Context::Closed,
     }
 }

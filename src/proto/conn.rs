@@ -48,8 +48,8 @@ pub struct Numbers {
     pub isns: Isns,
     /// SNE of `basis_seq`.
     pub basis: Sne,
-    /// A sequence number of the sender's within 2^31 of the segment's: RCV.NXT on receipt, SND.UNA
-    /// to send; in a request, with SNE 0, the sender's ISN.
+    /// A sequence number of the sender's within 2^31 of the segment's: RCV.NXT on receipt, or in a
+    /// request, with SNE 0, the sender's ISN; to send, that of the segment itself.
     pub basis_seq: u32,
 }
 

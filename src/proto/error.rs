@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a socket option is refused.
+//! Why a socket option, a connection or a segment that is to be sent is refused.
 
-/// Why a socket option is refused. Each is one errno, which the caller of the core maps.
+/// Why that is refused. Each is one errno, which the caller of the core maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// `EPERM`: the sysctl is off, a capability is missing, the socket is in the wrong state.

@@ -147,7 +147,7 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 	}
 	tao_peer_of_sock(req_to_sk(req), &reply.peer);
 	tao_numbers_of_req(req, &reply.numbers);
-	/* Nobody looks at the result: without a key it goes with a MAC that nobody accepts. */
+	/* The stack ignores the result: without a key the SYN-ACK goes with a MAC of zeros. */
 	memset(hash, 0, TAO_MAC_LEN);
 	return tao_rust_reply(tao_conn_of_key(key), &seg, &reply);
 }

@@ -9,8 +9,9 @@
  * A state is parked if the connection is not protected. It is found in a table by the address of
  * its socket, and pins nothing.
  *
- * Either goes with its socket (tao_destroy_sock() in timewait.c), after an RCU grace period, since
- * segments are checked without the socket lock.
+ * Either goes with its socket, after an RCU grace period, since segments are checked without the
+ * socket lock: in timewait.c, tao_destroy_sock() for one that is attached, tao_before_destroy() for
+ * one that is parked.
  */
 #include <linux/module.h>
 #include <linux/rhashtable.h>
@@ -105,7 +106,7 @@ static struct {
 /* Makes a state for @sk of @conn, which is zeroed. */
 void tao_conn_init(struct tao_conn *conn, struct sock *sk)
 {
-	INIT_LIST_HEAD(&conn->attached);
+	INIT_LIST_HEAD(&conn->pin);
 	seqcount_init(&conn->seq);
 	INIT_HLIST_HEAD(&conn->info.head);
 	conn->info.current_key = &conn->key;

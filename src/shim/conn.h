@@ -8,7 +8,8 @@
 
 /*
  * Whoever reads the state of a full socket has the socket locked, or is in a read-side critical
- * section of RCU, of which a softirq is one.
+ * section of RCU, of which a softirq is one. In callbacks of hooks a debug kernel finds nothing by
+ * this, since tao_ask() has preemption off around them.
  */
 static inline bool tao_may_read(const struct sock *sk)
 {

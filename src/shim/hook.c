@@ -29,11 +29,11 @@ static DEFINE_STATIC_KEY_FALSE(tao_hooked);
 #define TAO_OPS_FLAGS	(FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT)
 
 /* The table that was given to tao_hooks_attach(). */
-static struct tao_hook *tao_hooks;
-static size_t tao_hooks_count;
+static struct tao_hook *tao_table;
+static size_t tao_table_size;
 
 #define tao_for_each_hook(hook) \
-	for ((hook) = tao_hooks; (hook) < tao_hooks + tao_hooks_count; (hook)++)
+	for ((hook) = tao_table; (hook) < tao_table + tao_table_size; (hook)++)
 
 /* ---- callbacks ---- */
 
@@ -57,7 +57,7 @@ static __always_inline void tao_look(unsigned long ip, unsigned long parent_ip,
 {
 	const struct tao_hook *hook = tao_hook_at(ip, ops);
 
-	/* A replacement calls the original. All that does so is in .text. */
+	/* A replacement calls the original. All that does so is in .text, and no tail call. */
 	if (!within_module_mem_type(parent_ip, THIS_MODULE, MOD_TEXT) &&
 	    tao_ask(hook->ours, fregs) && (!hook->sleeps || try_module_get(THIS_MODULE)))
 		tao_redirect(fregs, hook->replacement);
@@ -108,8 +108,8 @@ static int tao_locate(struct tao_hook *hook, struct kprobe *probe)
 /* Finds them all. Their probes go at once, since that waits for a grace period. */
 static int tao_locate_all(void)
 {
-	struct kprobe *probes = kcalloc(tao_hooks_count, sizeof(*probes), GFP_KERNEL);
-	struct kprobe **found = kcalloc(tao_hooks_count, sizeof(*found), GFP_KERNEL);
+	struct kprobe *probes = kcalloc(tao_table_size, sizeof(*probes), GFP_KERNEL);
+	struct kprobe **found = kcalloc(tao_table_size, sizeof(*found), GFP_KERNEL);
 	struct tao_hook *hook;
 	size_t count = 0;
 	int err = 0;
@@ -182,7 +182,7 @@ static bool tao_ftrace_is_off(const struct tao_hook *hook)
 }
 
 /* Attaches a hook by its own ftrace_ops, so that who is refused is known. */
-static int tao_attach(struct tao_hook *hook)
+static int tao_attach_hook(struct tao_hook *hook)
 {
 	int err;
 
@@ -204,13 +204,14 @@ static int tao_attach(struct tao_hook *hook)
 		tao_refuse(hook, "ftrace is off (kernel.ftrace_enabled)", err);
 	else
 		tao_refuse(hook, err == -EBUSY ? "a live patch or the like holds it" :
-			   err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses", err);
+			   err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses",
+			   err);
 	return err;
 }
 
 /*
  * Attaches the hooks of a group together. If one of them is refused all are, and nothing tells which:
- * then none is attached here, and tao_attach() does it or finds out.
+ * then none is attached here, and tao_attach_hook() does it or finds out.
  */
 static void tao_attach_group(struct tao_group *group)
 {
@@ -244,8 +245,8 @@ free:
 /* Detaches what is attached, in reverse. */
 static void tao_detach_all(void)
 {
-	for (size_t i = tao_hooks_count; i--;) {
-		struct ftrace_ops *ops = tao_hooks[i].on;
+	for (size_t i = tao_table_size; i--;) {
+		struct ftrace_ops *ops = tao_table[i].on;
 		struct tao_hook *hook;
 
 		if (!ops)
@@ -293,16 +294,17 @@ static int tao_prove(const struct tao_hook *hook)
 }
 
 /*
- * Attaches every hook of a table, in its order, a group where its first hook is; or none. What is undone needs no waiting for replacements: only socket
- * options give a socket state, and their calls are not redirected before the end.
+ * Attaches every hook of a table, in its order, a group where its first hook is; or none. What is
+ * undone needs no waiting for replacements: only socket options give a socket state, and their calls
+ * are not redirected before the end.
  */
 int tao_hooks_attach(struct tao_hook *hooks, size_t count)
 {
 	struct tao_hook *hook;
 	int err;
 
-	tao_hooks = hooks;
-	tao_hooks_count = count;
+	tao_table = hooks;
+	tao_table_size = count;
 	err = tao_locate_all();
 	if (err)
 		return err;
@@ -310,7 +312,7 @@ int tao_hooks_attach(struct tao_hook *hooks, size_t count)
 		if (hook->group && !hook->group->tried)
 			tao_attach_group(hook->group);
 		if (!hook->on)
-			err = tao_attach(hook);
+			err = tao_attach_hook(hook);
 		if (err)
 			goto undo;
 	}

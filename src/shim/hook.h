@@ -7,8 +7,8 @@
 #include <linux/rcupdate.h>
 #include "tao.h"
 
-/* The most functions that share an ftrace_ops. */
-#define TAO_GROUP_MAX	16
+/* The most functions that share an ftrace_ops; of more each gets its own, with a warning. */
+#define TAO_GROUP_MAX	24
 
 /* A function of an ftrace_ops. They are in the order of their addresses; ULONG_MAX ends them. */
 struct tao_place {
@@ -36,7 +36,7 @@ struct tao_group {
  *	- so it does not sleep, takes no lock but raw ones, and neither takes nor frees memory.
  *
  *	tao_ask() has a debug kernel look that they are kept.
- * @call: what ftrace calls, if not the general callback. It does what @ours says in its own way.
+ * @call: what ftrace calls, if not the general callback. It asks @ours itself.
  * @sleeps: @replacement may sleep, and ends with module_put(): nothing else might hold the module.
  * @group: what shares an ftrace_ops with it; NULL: nothing
  * @ip: where the kernel has the function

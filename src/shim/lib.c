@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Kernel functions that Rust cannot call as they are: inline, or with macros in their interface. */
+/*
+ * Kernel functions that Rust cannot call as they are: they are inline, or want a callback or a static
+ * structure.
+ */
 #include <crypto/aes-cbc-macs.h>
 #include <crypto/sha1.h>
 #include <crypto/sha2.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Kernel functions that exist only inline, or that want a callback or a static structure. */
+/* Kernel functions that Rust cannot call as they are. */
 #ifndef TAO_LIB_H
 #define TAO_LIB_H
 

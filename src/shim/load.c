@@ -33,12 +33,15 @@ void tao_unload_namespaces(void)
 int tao_load_conns(void)
 {
 	tao_tables_init(&tao_af_ops);
-	/* Made once, under a lock that sleeps on PREEMPT_RT: not by tao_before_conn_request(). */
+	/*
+	 * The secret of ISNs is made at its first use, under a lock that sleeps on PREEMPT_RT. That
+	 * must not be in tao_before_conn_request().
+	 */
 	secure_tcp_seq_and_ts_off(&init_net, 0, 0, 0, 0);
 	return tao_conns_init();
 }
 
-/* The hooks are gone, nothing is attached. */
+/* The hooks are gone, and no state is attached. */
 void tao_unload_conns(void)
 {
 	tao_conns_exit();

@@ -99,17 +99,17 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
 
-/* The replacement may sleep, and if the state is parked nothing else holds us. */
 bool tao_ours_connect(struct ftrace_regs *fregs)
 {
 	return tao_find(TAO_ARG(fregs, 0, struct sock *));
 }
 
 /*
- * Connects @sk, protected or not. *@conn is its state, and may be another one afterwards: the last
- * connection of the socket may be in TIME-WAIT still, and keeps the one that it has.
+ * Makes @sk what its connection is to be, protected or not. *@conn is its state, and may be another
+ * one afterwards: the last connection of the socket may be in TIME-WAIT still, and keeps the one that
+ * it has.
  */
-static int tao_connect_as_decided(struct sock *sk, struct tao_conn **conn)
+static int tao_prepare_connect(struct sock *sk, struct tao_conn **conn)
 {
 	bool watched = tao_attached(sk);
 	int protect, err;
@@ -127,7 +127,7 @@ static int tao_connect_as_decided(struct sock *sk, struct tao_conn **conn)
 		return err;
 	if (!watched && tao_attached(sk))
 		tao_drop_backlog(sk);
-	return tcp_connect(sk);
+	return 0;
 }
 
 int tao_connect(struct sock *sk)
@@ -137,7 +137,10 @@ int tao_connect(struct sock *sk)
 	int err;
 
 	sock_owned_by_me(sk);
-	err = tao_connect_as_decided(sk, &conn);
+	err = tao_prepare_connect(sk, &conn);
+	/* The hook knows this call by where it returns to: it must not be the last of a function. */
+	if (!err)
+		err = tcp_connect(sk);
 	if (err)
 		tao_not_connected(conn);
 	else if (tcp_sk(sk)->repair && tao_attached(sk))
@@ -166,7 +169,7 @@ int tao_refuse_listen(struct sock *sk)
 	return -EBUSY;
 }
 
-/* A socket that does TCP-AO has no MD5 key. */
+/* What a socket with an attached state sends is never signed with MD5. */
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk)
 {
 	return NULL;

@@ -14,17 +14,17 @@
  * The states, until their memory is freed. Which socket has one is under the lock. Callbacks of
  * ftrace take it, too, with preemption disabled: also on PREEMPT_RT, nothing under it may sleep.
  */
-static LIST_HEAD(tao_all_attached);
-static DEFINE_RAW_SPINLOCK(tao_attached_lock);
+static LIST_HEAD(tao_pins);
+static DEFINE_RAW_SPINLOCK(tao_pins_lock);
 static bool tao_draining;
 
 /* @conn joins the states that pin the module. It cannot while that is drained or unloaded. */
 int tao_pin(struct tao_conn *conn)
 {
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
 	if (tao_draining || !try_module_get(THIS_MODULE))
 		return -ENODEV;
-	list_add(&conn->attached, &tao_all_attached);
+	list_add(&conn->pin, &tao_pins);
 	return 0;
 }
 
@@ -36,30 +36,30 @@ bool tao_unlist(struct tao_conn *conn)
 {
 	bool pinned;
 
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
-	pinned = !list_empty(&conn->attached);
-	list_del_init(&conn->attached);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
+	pinned = !list_empty(&conn->pin);
+	list_del_init(&conn->pin);
 	return pinned;
 }
 
 /* @sk has the state. NULL: the socket that had it goes. */
 void tao_set_sk(struct tao_conn *conn, struct sock *sk)
 {
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
 	conn->sk = sk;
 }
 
 /* The TIME-WAIT socket @tw has the state. NULL: the one that had it goes. */
 void tao_set_tw(struct tao_conn *conn, struct inet_timewait_sock *tw)
 {
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
 	conn->tw = tw;
 }
 
 /* From now on no state joins the others, for good. */
 void tao_pin_no_more(void)
 {
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
 	WRITE_ONCE(tao_draining, true);
 }
 
@@ -79,13 +79,12 @@ bool tao_is_draining(void)
  */
 struct sock *tao_any_pinned(bool *none)
 {
-	guard(raw_spinlock_irqsave)(&tao_attached_lock);
-	*none = list_empty(&tao_all_attached);
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
+	*none = list_empty(&tao_pins);
 	for (int i = 0; i < TAO_LOOK_AT && !*none; i++) {
-		struct tao_conn *conn = list_first_entry(&tao_all_attached, struct tao_conn,
-							 attached);
+		struct tao_conn *conn = list_first_entry(&tao_pins, struct tao_conn, pin);
 
-		list_move_tail(&conn->attached, &tao_all_attached);
+		list_move_tail(&conn->pin, &tao_pins);
 		if (conn->sk && refcount_inc_not_zero(&conn->sk->sk_refcnt))
 			return conn->sk;
 		if (conn->tw && refcount_inc_not_zero(&conn->tw->tw_refcnt))

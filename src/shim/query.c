@@ -15,7 +15,7 @@ struct tao_net *tao_net_of(const struct sock *sk)
 
 /*
  * Whether the socket has an MD5 key for the peer. The kernel's own lookup is exported only in its
- * tables. It wants a socket that has the peer's address, and looks at nothing else in it.
+ * tables. It wants a socket that has the peer's address, and looks at what is filled in here.
  */
 bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
 {

@@ -28,7 +28,7 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 					 int l3index, const struct tcp_ao_hdr *aoh)
 {
 	struct tao_conn *conn = tao_attached(sk);
-	enum tao_state state = TAO_UNPROTECTED;
+	enum tao_context context = TAO_UNPROTECTED;
 	struct tao_numbers numbers = {};
 	struct tao_segment seg;
 	struct tao_peer peer;
@@ -37,7 +37,7 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 	if (unlikely(req)) {
 		/* The listener may be closed, and even have a connection: the request lives on. */
 		conn = conn ?: tao_parked(sk);
-		state = TAO_REQUEST;
+		context = TAO_REQUEST;
 		tao_numbers_of_req(req, &numbers);
 		numbers.seq = numbers.risn;
 	} else if (likely(conn)) {
@@ -47,16 +47,16 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 
 		begins = now_in == TCP_SYN_SENT || now_in == TCP_SYN_RECV;
 		if (likely((1 << now_in) & TCP_AO_ESTABLISHED)) {
-			state = TAO_PAIRED;
+			context = TAO_PAIRED;
 			numbers.sne = place >> 32;
 			numbers.seq = place;
 		} else if (now_in == TCP_SYN_SENT) {
-			state = TAO_SYN_SENT;
+			context = TAO_SYN_SENT;
 		} else if (now_in == TCP_SYN_RECV) {
-			state = TAO_PAIRED;
+			context = TAO_PAIRED;
 			numbers.seq = numbers.risn;
 		} else {
-			state = now_in == TCP_LISTEN ? TAO_LISTEN : TAO_CLOSED;
+			context = now_in == TCP_LISTEN ? TAO_LISTEN : TAO_CLOSED;
 		}
 	} else {
 		conn = tao_parked(sk);
@@ -68,13 +68,13 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 	/* A connection is in the VRF that it began in, whatever VRF its segments come through. */
 	if (req)
 		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
-	else if (state == TAO_LISTEN || state == TAO_UNPROTECTED)
+	else if (context == TAO_LISTEN || context == TAO_UNPROTECTED)
 		tao_peer_of_skb(skb, family, sk, l3index, &peer);
 	else if (unlikely(begins)) /* The state may still have that of the last connection. */
 		tao_peer_of_sock(sk, &peer);
 	else
 		tao_peer_of_conn(conn, &peer);
-	return tao_rust_receive(conn, sk, &seg, &peer, state, &numbers);
+	return tao_rust_receive(conn, sk, &seg, &peer, context, &numbers);
 }
 
 /* Whether what comes from @addr for @sk, whose state is @conn, has to be signed. */

@@ -46,7 +46,7 @@ int tao_rust_reply(struct tao_conn *conn, const struct tao_segment *seg,
 		   const struct tao_reply *reply);
 enum skb_drop_reason tao_rust_receive(struct tao_conn *conn, const struct sock *sk,
 				      const struct tao_segment *seg, const struct tao_peer *peer,
-				      enum tao_state state, const struct tao_numbers *numbers);
+				      enum tao_context context, const struct tao_numbers *numbers);
 __u32 tao_rust_find_ao(const __u8 *th, __u32 header_len);
 __u32 tao_rust_sne(__u32 sne, __u32 basis, __u32 seq);
 

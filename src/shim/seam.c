@@ -47,7 +47,10 @@ const struct tcp_sock_af_ops tao_af_ops = {
 
 /* ---- tables ---- */
 
-/* What connections meet a few times at most, and socket options. */
+/*
+ * What connections meet a few times at most, and socket options. A replacement that sleeps has the
+ * module held by its hook: a state that is parked does not hold it.
+ */
 static struct tao_group tao_seldom, tao_sockopts;
 
 static struct tao_hook tao_hooks[] = {

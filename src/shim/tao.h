@@ -83,9 +83,9 @@ struct tao_peer {
  * struct tao_conn - the part of a socket's state that C, and the stack itself, look at
  * @info: what tcp_sock.ao_info points to. First, so that the pointer finds all.
  * @parked: node in the table of sockets whose connection is not protected
- * @sk: the socket, key of @parked; NULL once it is gone
+ * @sk: the socket, key of @parked; NULL once the socket has left the state
  * @tw: its TIME-WAIT socket, while that has the state
- * @attached: node in the list of states that are attached
+ * @pin: node in the list of states that pin the module
  * @peer: its other end, if the connection is protected. Under the socket lock; others read it by
  *	tao_peer_of_conn().
  * @seq: odd while @peer is written, or what TCP_REPAIR_AUTHOPT sets
@@ -104,7 +104,7 @@ struct tao_conn {
 	struct rhash_head	parked;
 	struct sock		*sk;
 	struct inet_timewait_sock *tw;
-	struct list_head	attached;
+	struct list_head	pin;
 	struct tao_peer		peer;
 	seqcount_t		seq;
 	const void		*md5_setter;
@@ -158,7 +158,7 @@ struct tao_segment {
 };
 
 /* What is known of a connection when a segment for it arrives. */
-enum tao_state {
+enum tao_context {
 	TAO_LISTEN,		/* nothing: a listener, and no request */
 	TAO_REQUEST,		/* both ISNs: a listener's request */
 	TAO_SYN_SENT,		/* the ISN of this end */
@@ -206,7 +206,8 @@ struct tao_numbers {
 /**
  * struct tao_reply - what a reply built outside of a socket is signed with
  * @peer: receiver
- * @numbers: of the connection; @numbers.sne and .seq of the direction of the reply
+ * @numbers: of the connection. With @own, @numbers.sne is that of snd_una until tao_hash_hdr() has
+ *	that of the reply; @numbers.seq is not used.
  * @own: for the connection whose state it is, not for a listener's request
  * @preferred: for a request: KeyID that the peer asked for with its SYN
  *

@@ -23,8 +23,9 @@ void tao_time_wait(struct tcp_timewait_sock *tcptw, struct tcp_sock *tp)
 }
 
 /*
- * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while an
- * answer could not be signed. A SYN that opens a new connection meets the listener's check too.
+ * The stack verifies nothing in TIME-WAIT. What fails goes no further, and nothing does while there
+ * is no key to sign an answer with, which reply.c does. A SYN that opens a new connection meets the
+ * listener's check too.
  *
  * This is a callback of ftrace, which has preemption disabled if the function has a tracer, too.
  * The allocator may sleep then on PREEMPT_RT, whatever it is asked for.
@@ -50,9 +51,8 @@ bool tao_before_timewait(struct ftrace_regs *fregs)
 	};
 	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
 	tao_segment_of_skb(skb, family, &seg);
-	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &peer,
-				TAO_TIME_WAIT, &numbers) ||
-	       !tao_rust_may_send(conn, &peer);
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &peer, TAO_TIME_WAIT,
+				&numbers);
 }
 
 enum tcp_tw_status tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_buff *skb,

@@ -19,7 +19,7 @@ import abi
 from clock import wait_for
 from craft import ACK, FIN, PSH, RST, SYN, Ao, Tcp
 from forge import Forger, judge_without
-from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, V4, V6, Ends, Link, Mkt, Peer
+from link import BAD, FIRST, KEY_NOT_FOUND, PORT, REQUIRED, V4, V6, Ends, Link, Mkt, Ours, Peer
 from requirement import requirement
 from rtnetlink import Rtnetlink
 
@@ -647,4 +647,20 @@ def test_segments_in_time_wait(link, ends):
     assert last in link.report.signed
     assert (last.source, last.segment.flags) == (link.a.addresses[ends.wire], ACK)
     assert (last.segment.seq, last.segment.ack) == (ack.ack, ack.seq)
+    assert in_time_wait_now(link)
+
+
+@requirement(22)
+def test_time_wait_without_a_key_to_send_with(link, ends):
+    """A good last FIN is not answered, since that could not be signed, nor counted as accepted."""
+    forger = closed(link, ends, FIRST)
+    fin = forger.tcp(flags=FIN | ACK)
+    fin = replace(fin, seq=fin.seq - 1)
+    before = len(link.audit().segments)
+    no_send = Ours.pack(link.a, link.b.addresses[ends.wire], FIRST, abi.KEY_NOSEND)
+    abi.set_key(link.a.control(ends.client), no_send)
+    good = link.a.counters()
+    forger.send(fin, forger.ao(FIRST))
+    wait_for("it to be counted", lambda: link.a.counters() == good | {KEY_NOT_FOUND: 1})
+    assert len(link.audit().segments) == before + 1
     assert in_time_wait_now(link)

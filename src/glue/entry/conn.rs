@@ -168,8 +168,7 @@ unsafe extern "C" fn tao_rust_crowded(
     }
 }
 
-/// What becomes of a child. `is_signed`: the stack holds its handshake for a signed one; what shows a
-/// cookie carries AO.
+/// What becomes of a child. `is_signed`: `used_tcp_ao` is set; of a cookie, the ACK carries AO.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_child(
     listener: *const bindings::tao_conn,

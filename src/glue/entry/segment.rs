@@ -82,7 +82,7 @@ unsafe extern "C" fn tao_rust_receive(
     sk: *const bindings::sock,
     segment: *const bindings::tao_segment,
     peer: *const bindings::tao_peer,
-    state: bindings::tao_state,
+    state: bindings::tao_context,
     numbers: *const bindings::tao_numbers,
 ) -> bindings::skb_drop_reason {
     // SAFETY: All live; we are in an RCU read-side section.
