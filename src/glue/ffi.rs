@@ -10,6 +10,7 @@ use kernel::prelude::*;
 
 use crate::proto::error;
 use crate::proto::mkt::CRITERIA_KEY_LEN;
+use crate::proto::sockopt;
 use crate::proto::uapi;
 use crate::proto::vrf;
 use crate::proto::wire;
@@ -40,6 +41,9 @@ const _: () = {
     assert!(uapi::MAX_MASTER_KEY_LEN == bindings::TCP_AUTHOPT_MAXKEYLEN as usize);
     assert!(CRITERIA_KEY_LEN == bindings::TAO_CRITERIA_LEN as usize);
     assert!(wire::MAC_LEN == bindings::TAO_MAC_LEN as usize);
+    assert!(sockopt::NATIVE_ADD_KEY_LEN == size_of::<bindings::tcp_ao_add>());
+    assert!(sockopt::NATIVE_DEL_KEY_LEN == size_of::<bindings::tcp_ao_del>());
+    assert!(sockopt::NATIVE_INFO_LEN == size_of::<bindings::tcp_ao_info_opt>());
     assert!(vrf::NAME_LEN == kernel::bindings::IFNAMSIZ as usize);
 };
 

@@ -35,11 +35,11 @@ pub enum Route {
 }
 
 /// Size of the kernel's `struct tcp_ao_add`: the least that its option 38 takes.
-const NATIVE_ADD_KEY_LEN: usize = 288;
+pub const NATIVE_ADD_KEY_LEN: usize = 288;
 /// Size of the kernel's `struct tcp_ao_del`, option 39.
-const NATIVE_DEL_KEY_LEN: usize = 144;
+pub const NATIVE_DEL_KEY_LEN: usize = 144;
 /// Size of the kernel's `struct tcp_ao_info_opt`, option 40.
-const NATIVE_INFO_LEN: usize = 48;
+pub const NATIVE_INFO_LEN: usize = 48;
 
 /// The longest value of options 38 and 39 that is read, if only to see that the rest is zero: a
 /// page, as with system calls whose structures grow. What is longer is ours, and refused.

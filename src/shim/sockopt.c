@@ -14,13 +14,6 @@
 static_assert(TCP_AO_ADD_KEY == TCP_AUTHOPT && TCP_AO_DEL_KEY == TCP_AUTHOPT_KEY &&
 	      TCP_AO_INFO == TCP_REPAIR_AUTHOPT && TCP_AO_REPAIR == TCP_AO_ADD_KEY + 4);
 
-/*
- * By their length src/proto/sockopt.rs tells whose an option is: NATIVE_ADD_KEY_LEN and the like.
- */
-static_assert(sizeof(struct tcp_ao_add) == 288);
-static_assert(sizeof(struct tcp_ao_del) == 144);
-static_assert(sizeof(struct tcp_ao_info_opt) == 48);
-
 bool tao_ours_sockopt(struct ftrace_regs *fregs)
 {
 	int level = TAO_ARG(fregs, 1, int), optname = TAO_ARG(fregs, 2, int);
