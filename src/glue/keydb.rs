@@ -51,9 +51,15 @@ struct Writer {
     by_age: RBTree<u64, RcuBox<Mkt>>,
     /// How many keys have each of the shapes that readers see, in the same order.
     counts: KVec<(Shape, u32)>,
-    count: u32,
     last_serial: u64,
     vrfs: Vrfs,
+}
+
+impl Writer {
+    /// How many keys there are.
+    fn count(&self) -> u32 {
+        self.counts.iter().map(|(_, count)| count).sum()
+    }
 }
 
 /// Keys that match a peer, which readers go through.
@@ -119,7 +125,6 @@ impl KeyDb {
             writer <- new_mutex!(Writer {
                 by_age: RBTree::new(),
                 counts: KVec::new(),
-                count: 0,
                 last_serial: 0,
                 vrfs: Vrfs::none(),
             }),
@@ -191,7 +196,7 @@ impl KeyDb {
         let find = |counts: &[(Shape, u32)]| counts.binary_search_by(|(it, _)| it.cmp(&shape));
         let at = find(&writer.counts);
         let others = |(it, count): &&(Shape, u32)| *it != shape && *count != 0;
-        let is_full = writer.count >= max_keys
+        let is_full = writer.count() >= max_keys
             || alike >= MAX_ALIKE
             || writer.counts.iter().filter(others).count() >= MAX_SHAPES;
         if old.is_none() && is_full {
@@ -226,7 +231,6 @@ impl KeyDb {
                 if let Some(shapes) = more_shapes {
                     self.shapes.set(Some(shapes));
                 }
-                writer.count += 1;
                 writer.vrfs.count_keys(spec.criteria.vrf, 1);
                 match at {
                     Ok(at) => {
@@ -281,7 +285,6 @@ impl KeyDb {
             // SAFETY: The writer's lock is held, and the key, which was in `by_age`, is in the index.
             unsafe { self.index.remove(&mkt) };
         }
-        writer.count -= 1;
         writer.vrfs.count_keys(criteria.vrf, -1);
         let shape = criteria.shape();
         let at = writer.counts.iter().position(|(other, _)| *other == shape);
