@@ -16,7 +16,7 @@ from test_socket_options import refused, rows
 
 pytestmark = [pytest.mark.ours, pytest.mark.usefixtures("quick")]
 
-FEW, MANY, ROUNDS = 10, 10_000, 20
+FEW, MANY, ROUNDS, MOST_ROUNDS = 10, 10_000, 20, 100
 
 
 @pytest.fixture
@@ -186,7 +186,8 @@ def test_many_vrfs(sock, rtnetlink):
 def test_device_costs_the_same_however_many_keys_there_are():
     """To come and to go, in turn beside few keys and beside many.
 
-    Of the rounds the fastest, by what it takes of the processor: grace periods do not count.
+    Of the rounds the fastest, by what it takes of the processor: grace periods do not count. What
+    others take of the host's processors does, so that there are more rounds where these do not do.
     """
     namespaces = {FEW: Namespace(), MANY: Namespace()}
     for count, namespace in namespaces.items():
@@ -196,7 +197,9 @@ def test_device_costs_the_same_however_many_keys_there_are():
                 address = f"10.0.{number // 256}.{number % 256}"
                 abi.set_key(sock, pack_key(1, 2, ifindex=50, address=address))
     taken = dict.fromkeys(namespaces, inf)
-    for _ in range(ROUNDS):
+    for done in range(MOST_ROUNDS):
+        if done >= ROUNDS and taken[MANY] < 1.5 * taken[FEW]:
+            break
         for count, namespace in namespaces.items():
             with namespace.entered(), Rtnetlink() as rtnetlink:
                 before = time.thread_time()
