@@ -113,36 +113,34 @@ pub(super) unsafe fn header_to_write<'a>(segment: *const bindings::tao_segment) 
     unsafe { core::slice::from_raw_parts_mut((*segment).th, (*segment).header_len as usize) }
 }
 
-/// The numbers of a connection, for a segment that it sends.
-pub(super) fn numbers_to_send(numbers: &bindings::tao_numbers) -> Numbers {
+/// The numbers of a connection, for a segment from the end with the first ISN to the other.
+fn numbers_of(src: u32, dst: u32, raw: &bindings::tao_numbers) -> Numbers {
     Numbers {
         isns: Isns {
-            src: Isn(numbers.lisn),
-            dst: Isn(numbers.risn),
+            src: Isn(src),
+            dst: Isn(dst),
         },
-        basis: Sne(numbers.sne),
-        basis_seq: numbers.seq,
+        basis: Sne(raw.sne),
+        basis_seq: raw.seq,
     }
 }
 
+/// The numbers of a connection, for a segment that it sends.
+pub(super) fn numbers_to_send(raw: &bindings::tao_numbers) -> Numbers {
+    numbers_of(raw.lisn, raw.risn, raw)
+}
+
 /// What C knows of the connection of a segment that was received.
-pub(super) fn context_of(state: bindings::tao_context, numbers: &bindings::tao_numbers) -> Context {
-    let paired = Numbers {
-        isns: Isns {
-            src: Isn(numbers.risn),
-            dst: Isn(numbers.lisn),
-        },
-        basis: Sne(numbers.sne),
-        basis_seq: numbers.seq,
-    };
-    match state {
+pub(super) fn context_of(context: bindings::tao_context, raw: &bindings::tao_numbers) -> Context {
+    let numbers = numbers_of(raw.risn, raw.lisn, raw);
+    match context {
         bindings::tao_context_TAO_LISTEN => Context::Listen,
-        bindings::tao_context_TAO_REQUEST => Context::Request(paired),
+        bindings::tao_context_TAO_REQUEST => Context::Request(numbers),
         bindings::tao_context_TAO_SYN_SENT => Context::SynSent {
-            dst: paired.isns.dst,
+            dst: numbers.isns.dst,
         },
-        bindings::tao_context_TAO_PAIRED => Context::Paired(paired),
-        bindings::tao_context_TAO_TIME_WAIT => Context::TimeWait(paired),
+        bindings::tao_context_TAO_PAIRED => Context::Paired(numbers),
+        bindings::tao_context_TAO_TIME_WAIT => Context::TimeWait(numbers),
         bindings::tao_context_TAO_UNPROTECTED => Context::Unprotected,
         _ => Context::Closed,
     }

@@ -3,8 +3,8 @@
 #include <net/l3mdev.h>
 #include <net/tcp.h>
 #include "accept.h"
-#include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "open.h"
 #include "peer.h"
 #include "rust.h"

@@ -217,8 +217,7 @@ void tao_attach_end(struct sock *sk, struct tao_conn *conn)
 
 void tao_attach_cancel(struct tao_conn *conn)
 {
-	tao_unlist(conn);
-	module_put(THIS_MODULE);
+	tao_unpin(conn);
 }
 
 /* Both steps at once. */
@@ -276,8 +275,7 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	conn->info.ao_required = 0;
 	if (tao_attached(sk) == conn)
 		rcu_assign_pointer(tp->ao_info, NULL);
-	if (tao_unlist(conn))
-		module_put(THIS_MODULE);
+	tao_unpin(conn);
 	return 0;
 }
 

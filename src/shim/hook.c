@@ -57,7 +57,7 @@ static __always_inline void tao_look(unsigned long ip, unsigned long parent_ip,
 {
 	const struct tao_hook *hook = tao_hook_at(ip, ops);
 
-	/* A replacement calls the original. All that does so is in .text, and no tail call. */
+	/* A replacement calls the original, from .text and not as a tail call. */
 	if (!within_module_mem_type(parent_ip, THIS_MODULE, MOD_TEXT) &&
 	    tao_ask(hook->ours, fregs) && (!hook->sleeps || try_module_get(THIS_MODULE)))
 		tao_redirect(fregs, hook->replacement);
@@ -181,6 +181,11 @@ static bool tao_ftrace_is_off(const struct tao_hook *hook)
 	return err == -EBUSY;
 }
 
+static ftrace_func_t tao_call_of(const struct tao_hook *hook)
+{
+	return (hook->group ? hook->group->call : hook->call) ?: tao_call;
+}
+
 /* Attaches a hook by its own ftrace_ops, so that who is refused is known. */
 static int tao_attach_hook(struct tao_hook *hook)
 {
@@ -189,7 +194,7 @@ static int tao_attach_hook(struct tao_hook *hook)
 	hook->place[0] = (struct tao_place) { hook->ip, hook };
 	hook->place[1] = (struct tao_place) { ULONG_MAX };
 	hook->ops = (struct ftrace_ops) {
-		.func = hook->call ?: tao_call,
+		.func = tao_call_of(hook),
 		.flags = TAO_OPS_FLAGS,
 		.private = hook->place,
 	};
@@ -227,7 +232,7 @@ static void tao_attach_group(struct tao_group *group)
 		if (WARN_ON(end == group->places + TAO_GROUP_MAX) ||
 		    ftrace_set_filter_ip(&group->ops, hook->ip, 0, 0))
 			goto free;
-		group->ops.func = hook->call ?: tao_call;
+		group->ops.func = tao_call_of(hook);
 		for (at = end++; at > group->places && at[-1].ip > hook->ip; at--)
 			*at = at[-1];
 		*at = (struct tao_place) { hook->ip, hook };

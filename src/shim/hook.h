@@ -7,6 +7,9 @@
 #include <linux/rcupdate.h>
 #include "tao.h"
 
+/* Argument @n, from 0, of the call that a callback looks at. */
+#define TAO_ARG(fregs, n, type)	((type)ftrace_regs_get_argument(fregs, n))
+
 /* The most functions that share an ftrace_ops; of more each gets its own, with a warning. */
 #define TAO_GROUP_MAX	24
 
@@ -16,8 +19,9 @@ struct tao_place {
 	struct tao_hook	*hook;
 };
 
-/* Functions that share an ftrace_ops. Those that have the same &tao_hook.call can. */
+/* Functions that share an ftrace_ops. @call is as &tao_hook.call, for all of them. */
 struct tao_group {
+	ftrace_func_t		call;
 	bool			tried;
 	struct ftrace_ops	ops;
 	struct tao_place	places[TAO_GROUP_MAX + 1];
@@ -36,7 +40,8 @@ struct tao_group {
  *	- so it does not sleep, takes no lock but raw ones, and neither takes nor frees memory.
  *
  *	tao_ask() has a debug kernel look that they are kept.
- * @call: what ftrace calls, if not the general callback. It asks @ours itself.
+ * @call: what ftrace calls, if not the general callback. It asks @ours itself. With a @group it is
+ *	the group's.
  * @sleeps: @replacement may sleep, and ends with module_put(): nothing else might hold the module.
  * @group: what shares an ftrace_ops with it; NULL: nothing
  * @ip: where the kernel has the function

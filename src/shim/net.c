@@ -152,9 +152,11 @@ static int tao_max_grace = 3600;
 
 static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 {
+	struct tao_net_values values = tao_rust_net_values(pernet->net);
+
 	pernet->table[0] = (struct ctl_table) {
 		.procname	= "tcp_authopt_key_overlap",
-		.data		= tao_rust_net_key_overlap(pernet->net),
+		.data		= values.key_overlap,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
 		.proc_handler	= proc_douintvec_minmax,
@@ -163,14 +165,14 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 	};
 	pernet->table[1] = (struct ctl_table) {
 		.procname	= "tcp_authopt_max_keys",
-		.data		= tao_rust_net_max_keys(pernet->net),
+		.data		= values.max_keys,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
 		.proc_handler	= tao_max_keys_handler,
 	};
 	pernet->table[2] = (struct ctl_table) {
 		.procname	= "tcp_authopt_rollover_rule",
-		.data		= tao_rust_net_rollover_rule(pernet->net),
+		.data		= values.rollover_rule,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
 		.proc_handler	= tao_policy_handler,
@@ -179,7 +181,7 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 	};
 	pernet->table[3] = (struct ctl_table) {
 		.procname	= "tcp_authopt_accept_tolerance",
-		.data		= tao_rust_net_accept_tolerance(pernet->net),
+		.data		= values.accept_tolerance,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
 		.proc_handler	= tao_policy_handler,
@@ -188,7 +190,7 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 	};
 	pernet->table[4] = (struct ctl_table) {
 		.procname	= "tcp_authopt_no_key_grace",
-		.data		= tao_rust_net_no_key_grace(pernet->net),
+		.data		= values.no_key_grace,
 		.maxlen		= sizeof(s32),
 		.mode		= 0644,
 		.proc_handler	= proc_dointvec_minmax,

@@ -2,8 +2,8 @@
 /* How a connection begins at this end: connect() and listen(). */
 #include <linux/module.h>
 #include <net/tcp.h>
-#include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "open.h"
 #include "peer.h"
 #include "pin.h"

@@ -42,6 +42,13 @@ bool tao_unlist(struct tao_conn *conn)
 	return pinned;
 }
 
+/* The same, and the module is let go of if @conn pinned it. */
+void tao_unpin(struct tao_conn *conn)
+{
+	if (tao_unlist(conn))
+		module_put(THIS_MODULE);
+}
+
 /* @sk has the state. NULL: the socket that had it goes. */
 void tao_set_sk(struct tao_conn *conn, struct sock *sk)
 {

@@ -7,6 +7,7 @@
 
 int tao_pin(struct tao_conn *conn);
 bool tao_unlist(struct tao_conn *conn);
+void tao_unpin(struct tao_conn *conn);
 void tao_set_sk(struct tao_conn *conn, struct sock *sk);
 void tao_set_tw(struct tao_conn *conn, struct inet_timewait_sock *tw);
 void tao_pin_no_more(void);

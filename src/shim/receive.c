@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What comes for a socket or a request: signed segments, and those that are not. */
 #include <net/tcp.h>
-#include "args.h"
 #include "conn.h"
 #include "hook.h"
 #include "peer.h"

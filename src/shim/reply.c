@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What is sent for a request or without a socket: an RST, the ACK of a request or of TIME-WAIT. */
 #include <net/tcp.h>
-#include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "peer.h"
 #include "reply.h"
 #include "rust.h"

@@ -8,11 +8,7 @@
 struct tao_net *tao_rust_net_new(void);
 void tao_rust_net_hide(struct tao_net *net);
 void tao_rust_net_free(struct tao_net *net);
-__u32 *tao_rust_net_max_keys(struct tao_net *net);
-__u32 *tao_rust_net_key_overlap(struct tao_net *net);
-__u32 *tao_rust_net_rollover_rule(struct tao_net *net);
-__u32 *tao_rust_net_accept_tolerance(struct tao_net *net);
-__s32 *tao_rust_net_no_key_grace(struct tao_net *net);
+struct tao_net_values tao_rust_net_values(struct tao_net *net);
 void tao_rust_net_choose_again(struct tao_net *net);
 __u32 tao_rust_vrf_at(struct tao_net *net, __u32 ifindex);
 int tao_rust_vrf_added(struct tao_net *net, __u32 ifindex, const char *name);

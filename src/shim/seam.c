@@ -51,7 +51,7 @@ const struct tcp_sock_af_ops tao_af_ops = {
  * What connections meet a few times at most, and socket options. A replacement that sleeps has the
  * module held by its hook: a state that is parked does not hold it.
  */
-static struct tao_group tao_seldom, tao_sockopts;
+static struct tao_group tao_seldom, tao_sockopts = { .call = tao_call_sockopt };
 
 static struct tao_hook tao_hooks[] = {
 	TAO_HOOK(tcp_connect, tao_connect,
@@ -93,11 +93,9 @@ static struct tao_hook tao_hooks[] = {
 
 	/* Last, so that no socket has state before all others are attached. */
 	TAO_HOOK(tcp_setsockopt, tao_setsockopt,
-		 .ours = tao_ours_sockopt, .call = tao_call_sockopt, .sleeps = true,
-		 .group = &tao_sockopts),
+		 .ours = tao_ours_sockopt, .sleeps = true, .group = &tao_sockopts),
 	TAO_HOOK(tcp_getsockopt, tao_getsockopt,
-		 .ours = tao_ours_sockopt, .call = tao_call_sockopt, .sleeps = true,
-		 .group = &tao_sockopts),
+		 .ours = tao_ours_sockopt, .sleeps = true, .group = &tao_sockopts),
 };
 
 int tao_seam_attach(void)

@@ -2,7 +2,6 @@
 /* Socket options. */
 #include <linux/module.h>
 #include <net/tcp.h>
-#include "args.h"
 #include "conn.h"
 #include "hook.h"
 #include "open.h"

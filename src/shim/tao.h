@@ -70,6 +70,15 @@ struct tao_peer {
 	__u32	vrf;
 };
 
+/* Where a namespace has the values of its sysctls, by their names without tcp_authopt_. */
+struct tao_net_values {
+	__u32	*key_overlap;
+	__u32	*max_keys;
+	__u32	*rollover_rule;
+	__u32	*accept_tolerance;
+	__s32	*no_key_grace;
+};
+
 /* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
 #define TAO_REPLY_ROOM		48
 

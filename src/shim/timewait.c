@@ -2,8 +2,8 @@
 /* How a connection ends: TIME-WAIT, and the end of a socket. */
 #include <net/inet_timewait_sock.h>
 #include <net/tcp.h>
-#include "args.h"
 #include "conn.h"
+#include "hook.h"
 #include "rust.h"
 #include "segment.h"
 #include "timewait.h"

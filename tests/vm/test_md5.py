@@ -1,10 +1,8 @@
 """TCP_MD5SIG beside us: peers with AO keys, peers with MD5 keys, and peers with both."""
 
-import ctypes
 import errno
 import socket
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,7 +10,6 @@ import abi
 from abi import TCP_MD5SIG
 from clock import wait_for
 from craft import ACK, PSH, RST, SYN
-from fault import Fault
 from forge import Forger, md5_is_right, with_md5
 from link import (
     FIRST,
@@ -31,6 +28,7 @@ from link import (
 from requirement import requirement
 from rtnetlink import Rtnetlink
 from test_reuse import disconnect
+from userfault import Unwritten
 
 pytestmark = pytest.mark.ours
 
@@ -76,15 +74,6 @@ def md5_is_refused(peer: Peer) -> bool:
     except OSError as error:
         return error.errno == errno.EKEYREJECTED
     return False
-
-
-def setsockopt(sock: socket.socket, option: int, address: int, length: int) -> int:
-    """With a value that is at this address; other threads run meanwhile. Gives the error."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    value = ctypes.c_void_p(address)
-    if libc.setsockopt(sock.fileno(), socket.IPPROTO_TCP, option, value, length):
-        return ctypes.get_errno()
-    return 0
 
 
 def talk_md5(link: Link, ends: Ends, listener_role: str, client_role: str = "plain") -> Connection:
@@ -154,16 +143,15 @@ def test_unsigned_segment_while_a_key_is_set(link, ends):
     listener = link.listen("ours", ends, FIRST)
     value = abi.pack_md5(listener.address, SECRET)
     # The stack takes the first four bytes for a number, before it looks which option it is.
-    with Fault(value, 4) as fault, ThreadPoolExecutor() as pool:
-        setting = pool.submit(setsockopt, listener.sock, TCP_MD5SIG, fault.address, len(value))
-        wait_for("setsockopt() to wait", lambda: fault.met)
+    with Unwritten(value[:4]) as memory:
+        where = memory.address, len(value)
+        memory.read_by(lambda: abi.setsockopt_at(listener.sock, TCP_MD5SIG, *where))
         client = link.client("plain", ends)
         link.start(client)
         wait_for("the SYN to be refused", lambda: link.b.counters().get(REQUIRED))
         assert client.pending
-        assert not setting.done()
-        fault.let()
-        assert setting.result() == 0
+        assert memory.waits
+        assert memory.write(value[4:]) == 0
     assert not listener.asked
     assert has_md5(listener)
     assert {record.segment.flags for record in link.audit(unsigned=True).segments} == {SYN}

@@ -9,8 +9,6 @@ import struct
 from collections.abc import Callable
 from threading import Thread
 
-import pytest
-
 from clock import SLOWDOWN
 
 SYS_USERFAULTFD = 323  # x86-64
@@ -20,23 +18,21 @@ API_VERSION, MISSING = 0xAA, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _open() -> int:
-    return _libc.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
-
-
 class Unwritten:
-    """A page that nobody has written yet, and a call that reads it, in a thread of its own."""
+    """A value of which only the beginning is written, and a call, in a thread, that reads it."""
 
-    def __init__(self) -> None:
-        self._fd = _open()
+    def __init__(self, begins: bytes = b"") -> None:
+        self._fd = _libc.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
-            pytest.skip("the kernel has no CONFIG_USERFAULTFD")
-        self._page = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._page))
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._missing = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + mmap.PAGESIZE
+        self.address = self._missing - len(begins)
+        pages[mmap.PAGESIZE - len(begins) : mmap.PAGESIZE] = begins
+        self._pages = pages
         fcntl.ioctl(self._fd, API, struct.pack("=QQQ", API_VERSION, 0, 0))
-        fcntl.ioctl(
-            self._fd, REGISTER, struct.pack("=QQQQ", self.address, mmap.PAGESIZE, MISSING, 0)
-        )
+        where = struct.pack("=QQQQ", self._missing, mmap.PAGESIZE, MISSING, 0)
+        fcntl.ioctl(self._fd, REGISTER, where)
         self._call: Thread | None = None
         self._answer: int | None = None
 
@@ -64,11 +60,16 @@ class Unwritten:
         assert readable, "the call does not read"
         os.read(self._fd, 32)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the call has not come back."""
+        return self._call is not None and self._call.is_alive()
+
     def write(self, value: bytes) -> int | None:
-        """Writes the page; gives what has become of the call: 0, or its error."""
+        """Writes the rest; gives what has become of the call: 0, or its error."""
         assert self._call
         source = ctypes.create_string_buffer(value, mmap.PAGESIZE)
-        where = self.address, ctypes.addressof(source)
+        where = self._missing, ctypes.addressof(source)
         fcntl.ioctl(self._fd, COPY, struct.pack("=QQQQq", *where, mmap.PAGESIZE, 0, 0))
         self._call.join(10 * SLOWDOWN)
         assert not self._call.is_alive(), "the call does not return"

@@ -18,11 +18,7 @@ declared!(
     tao_rust_net_new,
     tao_rust_net_hide,
     tao_rust_net_free,
-    tao_rust_net_max_keys,
-    tao_rust_net_key_overlap,
-    tao_rust_net_rollover_rule,
-    tao_rust_net_accept_tolerance,
-    tao_rust_net_no_key_grace,
+    tao_rust_net_values,
     tao_rust_net_choose_again,
     tao_rust_vrf_at,
     tao_rust_vrf_added,
@@ -62,34 +58,18 @@ unsafe extern "C" fn tao_rust_net_free(net: *mut bindings::tao_net) {
     net.keys.clear();
 }
 
+/// Where the values of its sysctls are, for as long as it lives.
 #[no_mangle]
-unsafe extern "C" fn tao_rust_net_max_keys(net: *mut bindings::tao_net) -> *mut u32 {
+unsafe extern "C" fn tao_rust_net_values(net: *mut bindings::tao_net) -> bindings::tao_net_values {
     // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.max_keys.as_ptr()
-}
-
-#[no_mangle]
-unsafe extern "C" fn tao_rust_net_key_overlap(net: *mut bindings::tao_net) -> *mut u32 {
-    // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.key_overlap.as_ptr()
-}
-
-#[no_mangle]
-unsafe extern "C" fn tao_rust_net_rollover_rule(net: *mut bindings::tao_net) -> *mut u32 {
-    // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.rollover_rule.as_ptr()
-}
-
-#[no_mangle]
-unsafe extern "C" fn tao_rust_net_accept_tolerance(net: *mut bindings::tao_net) -> *mut u32 {
-    // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.accept_tolerance.as_ptr()
-}
-
-#[no_mangle]
-unsafe extern "C" fn tao_rust_net_no_key_grace(net: *mut bindings::tao_net) -> *mut i32 {
-    // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.no_key_grace.as_ptr()
+    let net = unsafe { net_of(net) };
+    bindings::tao_net_values {
+        key_overlap: net.key_overlap.as_ptr(),
+        max_keys: net.max_keys.as_ptr(),
+        rollover_rule: net.rollover_rule.as_ptr(),
+        accept_tolerance: net.accept_tolerance.as_ptr(),
+        no_key_grace: net.no_key_grace.as_ptr(),
+    }
 }
 
 /// The rule or the tolerance was written. May sleep.

@@ -82,7 +82,7 @@ unsafe extern "C" fn tao_rust_receive(
     sk: *const bindings::sock,
     segment: *const bindings::tao_segment,
     peer: *const bindings::tao_peer,
-    state: bindings::tao_context,
+    context: bindings::tao_context,
     numbers: *const bindings::tao_numbers,
 ) -> bindings::skb_drop_reason {
     // SAFETY: All live; we are in an RCU read-side section.
@@ -97,7 +97,7 @@ unsafe extern "C" fn tao_rust_receive(
             conn_of(conn),
             Sock::from_raw(sk),
             &received,
-            context_of(state, &*numbers),
+            context_of(context, &*numbers),
             || bindings::tao_md5_wanted(sk, peer, (*segment).family),
         )
     }
