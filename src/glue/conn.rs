@@ -14,12 +14,10 @@ use kernel::types::Opaque;
 use super::ffi::bindings;
 use super::netns::Netns;
 use super::rcu::RcuSlot;
-use super::sock::peer_of;
 use super::sock::Sock;
 use super::traffic::TrafficKey;
 use crate::proto::conn::lack_is_told;
 use crate::proto::conn::preferred;
-use crate::proto::mkt::Peer;
 use crate::proto::noted::Extent;
 use crate::proto::noted::Noted;
 use crate::proto::sockopt::SockFlags;
@@ -174,12 +172,6 @@ impl Conn {
         if self.no_key_since.load(Relaxed) != 0 {
             self.no_key_since.store(0, Relaxed);
         }
-    }
-
-    /// The far end of its connection, which is protected. Under the socket lock.
-    pub(super) fn peer(&self) -> Peer {
-        // SAFETY: C writes it under the socket lock, when a connection begins.
-        peer_of(unsafe { &(*self.c.get()).peer })
     }
 
     /// The KeyID to send with, if a key has it that can be used.

@@ -35,7 +35,7 @@ use super::vrfs::Vrfs;
 use crate::proto::error::Error;
 use crate::proto::mkt::Identity;
 use crate::proto::mkt::KeySpec;
-use crate::proto::mkt::Peer;
+use crate::proto::mkt::Pair;
 use crate::proto::mkt::Shape;
 use crate::proto::vrf::Name;
 use crate::proto::vrf::VrfId;
@@ -62,11 +62,11 @@ impl Writer {
     }
 }
 
-/// Keys that match a peer, which readers go through.
+/// Keys that match a connection, which readers go through.
 #[derive(Clone)]
 pub(super) struct Matching<'g> {
     alike: Alike<'g>,
-    peer: &'g Peer,
+    pair: &'g Pair,
     /// Those still to be looked up.
     shapes: &'g [Shape],
 }
@@ -81,7 +81,7 @@ impl<'g> Iterator for Matching<'g> {
             }
             let (shape, rest) = self.shapes.split_first()?;
             self.shapes = rest;
-            if let Some(criteria) = shape.criteria_of(self.peer) {
+            if let Some(criteria) = shape.criteria_of(self.pair) {
                 self.alike.look_up(&criteria);
             }
         }
@@ -159,11 +159,11 @@ impl KeyDb {
         writer.vrfs.device_renamed(&self.devices, ifindex, name)
     }
 
-    /// All keys that match `peer`, in no particular order.
-    pub(super) fn matching<'g>(&'g self, guard: &'g Guard, peer: &'g Peer) -> Matching<'g> {
+    /// All keys that match `pair`, in no particular order.
+    pub(super) fn matching<'g>(&'g self, guard: &'g Guard, pair: &'g Pair) -> Matching<'g> {
         Matching {
             alike: self.index.nothing(guard),
-            peer,
+            pair,
             shapes: self.shapes.get(guard).map_or(&[], |shapes| shapes),
         }
     }

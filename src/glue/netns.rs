@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the module has in a network namespace: keys and limits, and what they say of a peer.
+//! What the module has in a network namespace: keys and limits, and what they say of a connection.
 //! `/proc/net/tcp_authopt` is read here.
 
 use core::fmt::Write;
@@ -12,7 +12,7 @@ use kernel::sync::rcu;
 
 use super::ffi::now;
 use super::keydb::KeyDb;
-use crate::proto::mkt::Peer;
+use crate::proto::mkt::Pair;
 use crate::proto::select;
 use crate::proto::select::Policy;
 use crate::proto::select::Rule;
@@ -74,16 +74,16 @@ impl Netns {
         }
     }
 
-    /// Some key matches the peer, valid or not.
-    pub(super) fn is_keyed(&self, peer: &Peer) -> bool {
+    /// Some key matches the connection, valid or not.
+    pub(super) fn is_keyed(&self, pair: &Pair) -> bool {
         let guard = rcu::read_lock();
-        select::any_match(self.keys.matching(&guard, peer))
+        select::any_match(self.keys.matching(&guard, pair))
     }
 
-    /// Some key that matches the peer may be used to send.
-    pub(super) fn may_send(&self, peer: &Peer) -> bool {
+    /// Some key that matches the connection may be used to send.
+    pub(super) fn may_send(&self, pair: &Pair) -> bool {
         let guard = rcu::read_lock();
-        let matching = self.keys.matching(&guard, peer);
+        let matching = self.keys.matching(&guard, pair);
         select::send_key(matching, None, self.policy(), now())
             .key
             .is_some()

@@ -29,7 +29,7 @@ use crate::proto::conn::isns_and_sne;
 use crate::proto::conn::Context;
 use crate::proto::conn::NoIsns;
 use crate::proto::mac::tags_equal;
-use crate::proto::mkt::Peer;
+use crate::proto::mkt::Pair;
 use crate::proto::noted::Extent;
 use crate::proto::select;
 use crate::proto::verdict::first_step;
@@ -45,8 +45,6 @@ pub(super) struct Received<'a> {
     pub(super) segment: Segment<'a>,
     /// Its TCP header.
     pub(super) header: &'a [u8],
-    /// Its sender.
-    pub(super) peer: Peer,
 }
 
 /// Judges a segment: [`bindings::skb_drop_reason`], 0 to accept it. `wants_md5`: the socket has an
@@ -128,9 +126,11 @@ impl From<NoIsns> for Refusal {
 fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool, Refusal> {
     let malformed = |_| Refusal::Discard(Discard::Malformed);
     let tcp = TcpHeader::parse(received.header).map_err(malformed)?;
+    let ends = received.segment.endpoints(tcp.source(), tcp.dest());
+    let pair = Pair::of_received(&ends, received.segment.side);
     let keyed = context
         .must_be_signed()
-        .unwrap_or_else(|| conn.net.is_keyed(&received.peer));
+        .unwrap_or_else(|| conn.net.is_keyed(&pair));
     let reject = conn.flags().reject_unexpected;
     let option = match first_step(parse_auth(&tcp), keyed, reject) {
         Step::Drop(discard) => return Err(Refusal::Discard(discard)),
@@ -139,10 +139,10 @@ fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool,
     };
     // The stack would answer the ACK of a request, and in TIME-WAIT: not unless that can be signed.
     let answered = matches!(context, Context::Request(_) | Context::TimeWait(_));
-    if answered && !conn.net.may_send(&received.peer) {
+    if answered && !conn.net.may_send(&pair) {
         return Err(Refusal::Discard(Discard::KeyNotFound));
     }
-    verify(conn, received, &tcp, &option, context)?;
+    verify(conn, &received.segment, &pair, &tcp, &option, context)?;
     if context.goes_by_its_ids(&tcp) {
         let header_len = tcp.bytes().len() as u32;
         let data = received.segment.len.saturating_sub(header_len);
@@ -157,12 +157,12 @@ fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool,
 /// derived, checked, and kept.
 fn verify(
     conn: &Conn,
-    received: &Received<'_>,
+    segment: &Segment<'_>,
+    pair: &Pair,
     tcp: &TcpHeader<'_>,
     option: &AoOption,
     context: Context,
 ) -> Result<(), Refusal> {
-    let Received { segment, peer, .. } = received;
     let ids = option.ids;
     let ends = segment.endpoints(tcp.source(), tcp.dest());
     let (isns, sne) = isns_and_sne(context, tcp)?;
@@ -190,7 +190,7 @@ fn verify(
     }
 
     // Derive.
-    let matching = keys.matching(&guard, peer);
+    let matching = keys.matching(&guard, pair);
     let chosen = select::recv_key(matching, ids.keyid, conn.net.policy(), now);
     let mkt = chosen.key.ok_or(Refusal::Discard(Discard::KeyNotFound))?;
     let mut key = TrafficKey::chosen(mkt, ids, grounds, chosen.holds);

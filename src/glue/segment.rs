@@ -7,6 +7,7 @@ use core::marker::PhantomData;
 use kernel::prelude::*;
 
 use super::ffi::bindings;
+use super::sock::side_of;
 use crate::proto::addr::Addr;
 use crate::proto::addr::Endpoints;
 use crate::proto::addr::Family;
@@ -14,6 +15,7 @@ use crate::proto::conn::Context;
 use crate::proto::conn::Numbers;
 use crate::proto::kdf::Isns;
 use crate::proto::mac::MacState;
+use crate::proto::mkt::Side;
 use crate::proto::sne::Sne;
 use crate::proto::wire::Isn;
 
@@ -26,6 +28,8 @@ pub(super) struct Segment<'a> {
     pub(super) len: u32,
     /// To be sent: where the AO option is in the header.
     pub(super) ao: usize,
+    /// Of the connection that it is for.
+    pub(super) side: Side,
     header_len: u32,
     skb: *const bindings::sk_buff,
     _lifetime: PhantomData<&'a ()>,
@@ -48,6 +52,7 @@ impl<'a> Segment<'a> {
             dst,
             len: raw.len,
             ao: raw.ao as usize,
+            side: side_of(&raw.side),
             header_len: raw.header_len,
             skb: raw.skb,
             _lifetime: PhantomData,

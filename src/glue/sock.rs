@@ -12,9 +12,11 @@ use kernel::sync::rcu;
 
 use super::ffi::bindings;
 use crate::proto::addr::Addr;
+use crate::proto::addr::Endpoints;
 use crate::proto::addr::Family;
 use crate::proto::error;
-use crate::proto::mkt::Peer;
+use crate::proto::mkt::Pair;
+use crate::proto::mkt::Side;
 use crate::proto::sockopt::MAX_OPTLEN;
 use crate::proto::vrf::VrfId;
 
@@ -41,16 +43,16 @@ impl Sock<'_> {
         self.ptr.as_ptr()
     }
 
-    /// The far end, as keys see it.
-    pub(super) fn peer(self) -> Peer {
-        let mut peer = MaybeUninit::zeroed();
+    /// Its connection, as keys see it.
+    pub(super) fn pair(self) -> Pair {
+        let mut ends = MaybeUninit::zeroed();
         let _guard = rcu::read_lock();
-        // SAFETY: The socket lives; the function fills in `peer`, of which any bytes are valid.
-        let peer = unsafe {
-            bindings::tao_peer_of_sock(self.as_ptr(), peer.as_mut_ptr());
-            peer.assume_init()
+        // SAFETY: The socket lives; the function fills in `ends`, of which any bytes are valid.
+        let ends = unsafe {
+            bindings::tao_ends_of_sock(self.as_ptr(), ends.as_mut_ptr());
+            ends.assume_init()
         };
-        peer_of(&peer)
+        pair_of(&ends)
     }
 
     /// Its state, one of the kernel's `TCP_*`.
@@ -72,15 +74,31 @@ impl Sock<'_> {
     }
 }
 
-/// The core's view of a peer.
-pub(super) fn peer_of(peer: &bindings::tao_peer) -> Peer {
-    let addr = if i32::from(peer.family) == kernel::bindings::AF_INET6 as i32 {
-        Addr::v6(peer.addr)
-    } else {
-        let [a, b, c, d, ..] = peer.addr;
-        Addr::v4([a, b, c, d])
+/// The core's view of the side of a connection.
+pub(super) fn side_of(side: &bindings::tao_side) -> Side {
+    Side {
+        socket: Family::from_af(side.family).unwrap_or(Family::V4),
+        vrf: VrfId(side.vrf),
+    }
+}
+
+/// The core's view of a connection.
+pub(super) fn pair_of(ends: &bindings::tao_ends) -> Pair {
+    let side = side_of(&ends.side);
+    let addr = |bytes: [u8; 16]| match side.socket {
+        Family::V6 => Addr::v6(bytes),
+        Family::V4 => {
+            let [a, b, c, d, ..] = bytes;
+            Addr::v4([a, b, c, d])
+        }
     };
-    Peer::new(addr, VrfId(peer.vrf))
+    let ends = Endpoints {
+        src: addr(ends.local),
+        dst: addr(ends.remote),
+        src_port: ends.local_port,
+        dst_port: ends.remote_port,
+    };
+    Pair::of_sent(&ends, side)
 }
 
 /// What copying from user memory fails with.

@@ -28,7 +28,7 @@ use crate::proto::conn::rnext_id;
 use crate::proto::conn::Context;
 use crate::proto::conn::Numbers;
 use crate::proto::error::Error;
-use crate::proto::mkt::Peer;
+use crate::proto::mkt::Pair;
 use crate::proto::select;
 use crate::proto::sne::Sne;
 use crate::proto::wire::AoOption;
@@ -87,8 +87,8 @@ pub(super) fn transmit(
         conn.has_key();
         return Ok(());
     }
-    let peer = conn.peer();
-    let (mkt, mut key) = match choose(conn, &guard, &peer, grounds, now) {
+    let pair = Pair::of_sent(&ends, segment.side);
+    let (mkt, mut key) = match choose(conn, &guard, &pair, grounds, now) {
         // Who waits for a handshake is told at once.
         Err(Error::NoKey) if !tcp.syn() && !conn.lacks_key(uptime()) => {
             return Err(Unsent::NotToldYet);
@@ -114,7 +114,6 @@ pub(super) fn reply(
     conn: &Conn,
     segment: &Segment<'_>,
     header: &mut [u8],
-    peer: &Peer,
     numbers: Numbers,
     asked_for: Option<KeyId>,
 ) -> Result<(), Error> {
@@ -126,7 +125,8 @@ pub(super) fn reply(
         isns: numbers.isns,
     };
     let guard = rcu::read_lock();
-    let (mkt, mut key) = choose(conn, &guard, peer, grounds, now())?;
+    let pair = Pair::of_sent(&ends, segment.side);
+    let (mkt, mut key) = choose(conn, &guard, &pair, grounds, now())?;
     key.derive(mkt, &ends, None);
     sign(&key, numbers.basis, &ends, segment, header)
 }
@@ -135,11 +135,11 @@ pub(super) fn reply(
 fn choose<'g>(
     conn: &'g Conn,
     guard: &'g Guard,
-    peer: &'g Peer,
+    pair: &'g Pair,
     grounds: Grounds,
     now: u64,
 ) -> Result<(&'g Mkt, TrafficKey), Error> {
-    let matching = || conn.net.keys.matching(guard, peer);
+    let matching = || conn.net.keys.matching(guard, pair);
     let policy = conn.net.policy();
     let send = select::send_key(matching(), grounds.preferred, policy, now);
     let next = select::rnext_key(matching(), policy, now);

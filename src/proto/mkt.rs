@@ -9,6 +9,7 @@
 use core::cmp::Ordering;
 
 use super::addr::Addr;
+use super::addr::Endpoints;
 use super::addr::Family;
 use super::addr::Prefix;
 use super::error::Error;
@@ -26,7 +27,7 @@ pub const CRITERIA_KEY_LEN: usize = 24;
 
 /// Which connections a key is for. Equal criteria match the same peers.
 ///
-/// Local address and ports will be further optional fields here, in [`Shape`] and in [`Peer`].
+/// Local address and ports will be further optional fields here, in [`Shape`] and in [`Pair`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Criteria {
     /// The peer's VRF, or outside of all; `None` for any.
@@ -61,23 +62,38 @@ impl Criteria {
     }
 }
 
-/// Where a peer is, as keys see it.
+/// What keys look at of a connection, and its segments do not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its address, not IPv4-mapped.
-    addr: Addr,
-    /// The socket is an IPv6 one.
-    socket_v6: bool,
-    vrf: VrfId,
+pub struct Side {
+    /// The family of the socket. One of IPv6 has IPv4 connections, too.
+    pub socket: Family,
+    /// The VRF.
+    pub vrf: VrfId,
 }
 
-impl Peer {
-    /// The peer at `addr` as a socket has it: to an IPv6 one an IPv4 peer is `::ffff:a.b.c.d`.
-    pub fn new(addr: Addr, vrf: VrfId) -> Self {
+/// A connection, as keys see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The peer's address, not IPv4-mapped.
+    remote: Addr,
+    side: Side,
+}
+
+impl Pair {
+    /// The connection of a segment that is sent.
+    pub fn of_sent(ends: &Endpoints, side: Side) -> Self {
+        Self::new(ends.dst, side)
+    }
+
+    /// The connection of a segment that has come.
+    pub fn of_received(ends: &Endpoints, side: Side) -> Self {
+        Self::new(ends.src, side)
+    }
+
+    fn new(remote: Addr, side: Side) -> Self {
         Self {
-            addr: addr.unmapped(),
-            socket_v6: addr.family() == Family::V6,
-            vrf,
+            remote: remote.unmapped(),
+            side,
         }
     }
 }
@@ -95,15 +111,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The only criteria of this shape that `peer` matches; `None` if its family is another. An IPv4
+    /// The only criteria of this shape that `pair` matches; `None` if its family is another. An IPv4
     /// peer of an IPv6 socket is in IPv6 prefixes too, those that are shorter than what all mapped
     /// addresses have in common.
-    pub fn criteria_of(&self, peer: &Peer) -> Option<Criteria> {
+    pub fn criteria_of(&self, pair: &Pair) -> Option<Criteria> {
         let remote = match self.remote {
             Some((family, len)) => {
-                let addr = match (family, peer.addr.family()) {
-                    (Family::V6, Family::V4) if peer.socket_v6 => peer.addr.mapped(),
-                    _ => peer.addr,
+                let addr = match (family, pair.remote.family(), pair.side.socket) {
+                    (Family::V6, Family::V4, Family::V6) => pair.remote.mapped(),
+                    _ => pair.remote,
                 };
                 let prefix = Prefix::around(addr, len);
                 if prefix.addr().family() != family {
@@ -114,7 +130,7 @@ impl Shape {
             None => None,
         };
         Some(Criteria {
-            vrf: self.vrf.then_some(peer.vrf),
+            vrf: self.vrf.then_some(pair.side.vrf),
             remote,
         })
     }

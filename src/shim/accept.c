@@ -4,9 +4,9 @@
 #include <net/tcp.h>
 #include "accept.h"
 #include "conn.h"
+#include "ends.h"
 #include "hook.h"
 #include "open.h"
-#include "peer.h"
 #include "rust.h"
 #include "segment.h"
 #include "tables.h"
@@ -54,14 +54,14 @@ bool tao_before_conn_request(struct ftrace_regs *fregs)
 	const struct tao_conn *conn = tao_attached(sk);
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct net *net = sock_net(sk);
-	struct tao_peer peer;
+	struct tao_ends ends;
+	int l3index;
 
 	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn || !tao_is_crowded(sk))
 		return false;
-	tao_peer_of_skb(skb, rsk_ops->family, sk,
-			l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb)),
-			&peer);
-	switch (tao_rust_crowded(conn, &peer, tao_rust_find_ao((const u8 *)th, th->doff * 4),
+	l3index = l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb));
+	tao_ends_of_skb(skb, rsk_ops->family, tao_side_at(sk, l3index), &ends);
+	switch (tao_rust_crowded(conn, &ends, tao_rust_find_ao((const u8 *)th, th->doff * 4),
 				 inet_csk_reqsk_queue_len(sk),
 				 READ_ONCE(sk->sk_max_ack_backlog))) {
 	case TAO_CROWDED_STACK:
@@ -96,15 +96,15 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
 	struct tao_conn *conn = tao_ours(info);
-	struct tao_peer peer;
+	struct tao_ends ends;
 
 	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
 	if (!conn)
 		return !info;
-	tao_peer_of_sock(req_to_sk(req), &peer);
+	tao_ends_of_sock(req_to_sk(req), &ends);
 	if (syn)
-		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &peer);
+		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &ends);
 	if (!tcp_rsk(req)->used_tcp_ao)
 		return false;
 	/* The peer's first key came after tao_before_conn_request() had asked for one. */
@@ -112,7 +112,7 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 		return true;
 	/* AF_SMC is refused here, and to the socket by tao_protect(). */
 	inet_rsk(req)->smc_ok = 0;
-	return !tao_rust_may_send(conn, &peer);
+	return !tao_rust_may_send(conn, &ends);
 }
 
 /* The caller takes it for a lack of memory. */
@@ -136,6 +136,7 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 	struct tao_reply reply = { .preferred = tcp_rsk(req)->ao_keyid };
 	struct tao_segment seg = tao_segment_to_sign(hash, hash_offset, skb, skb->len);
 
+	seg.side = tao_side_of_sock(req_to_sk(req));
 	/* Not ireq_family, which is AF_INET6 for an IPv4 peer of an IPv6 listener. */
 	seg.family = req->rsk_ops->family;
 	if (seg.family == AF_INET6) {
@@ -145,7 +146,6 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 		seg.saddr = (const u8 *)&ireq->ir_loc_addr;
 		seg.daddr = (const u8 *)&ireq->ir_rmt_addr;
 	}
-	tao_peer_of_sock(req_to_sk(req), &reply.peer);
 	tao_numbers_of_req(req, &reply.numbers);
 	/* The stack ignores the result: without a key the SYN-ACK goes with a MAC of zeros. */
 	memset(hash, 0, TAO_MAC_LEN);
@@ -180,7 +180,7 @@ static enum tao_child tao_judge_child(const struct tao_conn *listener, const str
 				      bool is_signed)
 {
 	enum tao_origin origin = TAO_OF_COOKIE;
-	struct tao_peer peer;
+	struct tao_ends ends;
 
 	/* A request that is no request of the listener's is made of the segment itself. */
 	if (th->syn)
@@ -189,8 +189,8 @@ static enum tao_child tao_judge_child(const struct tao_conn *listener, const str
 		origin = TAO_OF_REQUEST;
 	if (origin != TAO_OF_COOKIE)
 		is_signed = tcp_rsk(req)->used_tcp_ao;
-	tao_peer_of_sock(newsk, &peer);
-	return tao_rust_child(listener, &peer, is_signed, origin);
+	tao_ends_of_sock(newsk, &ends);
+	return tao_rust_child(listener, &ends, is_signed, origin);
 }
 
 /* Gives @newsk the state that it has from now on. */

@@ -6,7 +6,7 @@
 #include "conn.h"
 #include "lib.h"
 #include "load.h"
-#include "peer.h"
+#include "ends.h"
 #include "query.h"
 #include "rust.h"
 #include "seam.h"

@@ -279,29 +279,21 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	return 0;
 }
 
-/*
- * The connection of @conn is with @peer. A softirq that reads the peer may interrupt the writer,
- * and would wait for it to end; on PREEMPT_RT a softirq is a task, which may take the writer's CPU.
- * Neither comes while interrupts are off. The caller holds the socket lock.
- */
-void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer)
+/* What keys look at of the connection of @conn. The caller holds the socket lock. */
+void tao_set_side(struct tao_conn *conn, struct tao_side side)
 {
 	sock_owned_by_me(conn->sk);
-	guard(irqsave)();
-	write_seqcount_begin(&conn->seq);
-	conn->peer = *peer;
-	write_seqcount_end(&conn->seq);
+	WRITE_ONCE(conn->side.vrf, side.vrf);
+	WRITE_ONCE(conn->side.family, side.family);
 }
 
-/* Reads the peer of a connection that is protected. Nothing has to be locked. */
-void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer)
+/* The same of a connection that is protected. Nothing has to be locked. */
+struct tao_side tao_side_of_conn(const struct tao_conn *conn)
 {
-	unsigned int seq;
-
-	do {
-		seq = read_seqcount_begin(&conn->seq);
-		*peer = conn->peer;
-	} while (read_seqcount_retry(&conn->seq, seq));
+	return (struct tao_side) {
+		.vrf = READ_ONCE(conn->side.vrf),
+		.family = READ_ONCE(conn->side.family),
+	};
 }
 
 /*

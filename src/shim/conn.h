@@ -44,9 +44,9 @@ void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv);
 void tao_leave(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 
-/* whom it is for, and what is read without a lock */
-void tao_set_peer(struct tao_conn *conn, const struct tao_peer *peer);
-void tao_peer_of_conn(const struct tao_conn *conn, struct tao_peer *peer);
+/* what is read without a lock */
+void tao_set_side(struct tao_conn *conn, struct tao_side side);
+struct tao_side tao_side_of_conn(const struct tao_conn *conn);
 __u64 tao_numbers_of_conn(const struct sock *sk, const struct tao_conn *conn,
 			  struct tao_numbers *numbers);
 

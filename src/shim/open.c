@@ -3,9 +3,9 @@
 #include <linux/module.h>
 #include <net/tcp.h>
 #include "conn.h"
+#include "ends.h"
 #include "hook.h"
 #include "open.h"
-#include "peer.h"
 #include "pin.h"
 #include "rust.h"
 #include "tables.h"
@@ -15,7 +15,6 @@
  */
 int tao_protect(struct sock *sk, struct tao_conn *conn)
 {
-	struct tao_peer peer;
 	int err;
 
 	sock_owned_by_me(sk);
@@ -26,13 +25,12 @@ int tao_protect(struct sock *sk, struct tao_conn *conn)
 	if (err)
 		return err;
 	/*
-	 * Whoever finds the state finds whom it is for. With ao_required the stack takes nothing
-	 * unsigned even where it does not ask us.
+	 * Whoever finds the state finds all of it. With ao_required the stack takes nothing unsigned
+	 * even where it does not ask us.
 	 */
 	conn->info.ao_required = 1;
 	WRITE_ONCE(conn->rcv_shift, 0);
-	tao_peer_of_sock(sk, &peer);
-	tao_set_peer(conn, &peer);
+	tao_set_side(conn, tao_side_of_sock(sk));
 	err = tao_attached(sk) == conn ? tao_take_over(sk) : tao_attach(sk, conn);
 	if (err)
 		return err;
@@ -179,13 +177,13 @@ struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
 {
 	struct tao_conn *conn = tao_attached(sk);
-	struct tao_peer peer;
+	struct tao_ends ends;
 
 	if (!conn)
 		return NULL;
 	if (addr_sk != sk) {
-		tao_peer_of_sock(addr_sk, &peer);
-		if (!tao_rust_may_send(conn, &peer))
+		tao_ends_of_sock(addr_sk, &ends);
+		if (!tao_rust_may_send(conn, &ends))
 			return NULL;
 	}
 	return &conn->key;

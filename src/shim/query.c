@@ -14,23 +14,23 @@ struct tao_net *tao_net_of(const struct sock *sk)
 }
 
 /*
- * Whether the socket has an MD5 key for the peer. The kernel's own lookup is exported only in its
- * tables. It wants a socket that has the peer's address, and looks at what is filled in here.
+ * Whether the socket has an MD5 key for the sender of a segment. The kernel's own lookup is exported
+ * only in its tables. It wants a socket that has the peer's address, and looks at what is filled in
+ * here.
  */
-bool tao_md5_wanted(const struct sock *sk, const struct tao_peer *peer, __u16 family)
+bool tao_md5_wanted(const struct sock *sk, const struct tao_segment *seg, int l3index)
 {
-	const struct tcp_sock_af_ops *ops = family == AF_INET ? tao_v4_ops : tao_orig_af(sk);
+	const struct tcp_sock_af_ops *ops = seg->family == AF_INET ? tao_v4_ops : tao_orig_af(sk);
 	struct sock_common far = {
 		.skc_net = sk->__sk_common.skc_net,
-		.skc_family = family,
-		.skc_bound_dev_if = peer->l3index,
+		.skc_family = seg->family,
+		.skc_bound_dev_if = l3index,
 	};
 
-	if (family == AF_INET6)
-		memcpy(&far.skc_v6_daddr, peer->addr, sizeof(far.skc_v6_daddr));
+	if (seg->family == AF_INET6)
+		memcpy(&far.skc_v6_daddr, seg->saddr, sizeof(far.skc_v6_daddr));
 	else
-		memcpy(&far.skc_daddr, peer->family == AF_INET6 ? peer->addr + 12 : peer->addr,
-		       sizeof(far.skc_daddr));
+		memcpy(&far.skc_daddr, seg->saddr, sizeof(far.skc_daddr));
 	return ops->md5_lookup(sk, container_of(&far, const struct sock, __sk_common));
 }
 

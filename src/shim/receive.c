@@ -2,8 +2,8 @@
 /* What comes for a socket or a request: signed segments, and those that are not. */
 #include <net/tcp.h>
 #include "conn.h"
+#include "ends.h"
 #include "hook.h"
-#include "peer.h"
 #include "receive.h"
 #include "rust.h"
 #include "segment.h"
@@ -30,7 +30,7 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 	enum tao_context context = TAO_UNPROTECTED;
 	struct tao_numbers numbers = {};
 	struct tao_segment seg;
-	struct tao_peer peer;
+	struct tao_side side;
 	bool begins = false;
 
 	if (unlikely(req)) {
@@ -63,27 +63,27 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 	/* The state of the socket has gone since the callback found it, and so does the segment. */
 	if (unlikely(!conn))
 		return SKB_DROP_REASON_TCP_CLOSE;
-	tao_segment_of_skb(skb, family, &seg);
 	/* A connection is in the VRF that it began in, whatever VRF its segments come through. */
 	if (req)
-		tao_peer_of_sock(req_to_sk((struct request_sock *)req), &peer);
+		side = tao_side_of_sock(req_to_sk((struct request_sock *)req));
 	else if (context == TAO_LISTEN || context == TAO_UNPROTECTED)
-		tao_peer_of_skb(skb, family, sk, l3index, &peer);
+		side = tao_side_at(sk, l3index);
 	else if (unlikely(begins)) /* The state may still have that of the last connection. */
-		tao_peer_of_sock(sk, &peer);
+		side = tao_side_of_sock(sk);
 	else
-		tao_peer_of_conn(conn, &peer);
-	return tao_rust_receive(conn, sk, &seg, &peer, context, &numbers);
+		side = tao_side_of_conn(conn);
+	tao_segment_of_skb(skb, family, side, &seg);
+	return tao_rust_receive(conn, sk, &seg, l3index, context, &numbers);
 }
 
 /* Whether what comes from @addr for @sk, whose state is @conn, has to be signed. */
 static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, int l3index,
 			   const union tcp_ao_addr *addr, int family)
 {
-	struct tao_peer peer;
+	struct tao_ends ends;
 
-	tao_peer_of_addr(addr, family, sk, l3index, &peer);
-	return tao_rust_must_sign(conn, &peer);
+	tao_ends_of_addr(addr, family, sk, l3index, &ends);
+	return tao_rust_must_sign(conn, &ends);
 }
 
 bool tao_ours_do_lookup(struct ftrace_regs *fregs)

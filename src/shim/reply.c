@@ -2,8 +2,8 @@
 /* What is sent for a request or without a socket: an RST, the ACK of a request or of TIME-WAIT. */
 #include <net/tcp.h>
 #include "conn.h"
+#include "ends.h"
 #include "hook.h"
-#include "peer.h"
 #include "reply.h"
 #include "rust.h"
 #include "segment.h"
@@ -37,6 +37,7 @@ int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct t
 	/* The stack sets the ISN of the peer first, and then the state that has one. */
 	u8 state = smp_load_acquire(&sk->sk_state);
 	struct tao_reply *reply;
+	struct tao_ends ends;
 	u32 basis;
 
 	*allocated_traffic_key = false;
@@ -49,13 +50,13 @@ int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct t
 	if (!reply)
 		return -ENOMEM;
 	if (state == TCP_NEW_SYN_RECV) {
-		tao_peer_of_sock(sk, &reply->peer);
+		reply->side = tao_side_of_sock(sk);
 		reply->preferred = tcp_rsk(inet_reqsk(sk))->ao_keyid;
 		tao_numbers_of_req(inet_reqsk(sk), &reply->numbers);
 		basis = reply->numbers.lisn;
 	} else {
 		reply->own = true;
-		tao_peer_of_conn(conn, &reply->peer);
+		reply->side = tao_side_of_conn(conn);
 		reply->numbers.lisn = ntohl(READ_ONCE(conn->info.lisn));
 		reply->numbers.risn = ntohl(READ_ONCE(conn->info.risn));
 		reply->numbers.sne = READ_ONCE(conn->info.snd_sne);
@@ -63,7 +64,8 @@ int tao_prepare_reset(const struct sock *sk, struct sk_buff *skb, const struct t
 			READ_ONCE(tcp_sk(sk)->snd_una);
 	}
 	*sne = tao_rust_sne(reply->numbers.sne, basis, seq);
-	if (!tao_rust_may_send(conn, &reply->peer)) {
+	tao_ends_of_skb(skb, tao_family_of_skb(skb), reply->side, &ends);
+	if (!tao_rust_may_send(conn, &ends)) {
 		kfree(reply);
 		return -ENOKEY;
 	}
@@ -83,7 +85,7 @@ void tao_calc_key_rsk(struct tcp_ao_key *key, u8 *buf, struct request_sock *req)
 	struct tao_reply *reply = (struct tao_reply *)buf;
 
 	memset(reply, 0, sizeof(*reply));
-	tao_peer_of_sock(req_to_sk(req), &reply->peer);
+	reply->side = tao_side_of_sock(req_to_sk(req));
 	tao_numbers_of_req(req, &reply->numbers);
 	reply->preferred = tcp_rsk(req)->ao_keyid;
 }
@@ -124,11 +126,12 @@ int tao_hash_hdr(unsigned short family, char *hash, struct tcp_ao_key *key, cons
 			.numbers.lisn = ntohl(conn->info.lisn),
 			.numbers.risn = ntohl(conn->info.risn),
 			.own = true,
+			.side = tao_side_of_conn(conn),
 		};
-		tao_peer_of_conn(conn, &reply.peer);
 	} else {
 		reply = *(const struct tao_reply *)tkey;
 	}
+	seg.side = reply.side;
 	/* @sne is 0 for every request. */
 	reply.numbers.sne = reply.own ? sne : tao_rust_sne(0, reply.numbers.lisn, ntohl(th->seq));
 	if (!tao_rust_reply(conn, &seg, &reply))

@@ -28,12 +28,12 @@ void tao_rust_conn_free(struct tao_conn *conn);
 int tao_rust_connect(struct tao_conn *conn, const struct sock *sk);
 void tao_rust_not_connected(struct tao_conn *conn);
 bool tao_rust_takes_md5(const struct tao_conn *conn);
-bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_peer *peer);
-bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_peer *peer);
-bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_peer *peer);
-enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_peer *peer,
+bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_ends *ends);
+bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_ends *ends);
+bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_ends *ends);
+enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_ends *ends,
 				  bool is_signed, __u32 requests, __u32 backlog);
-enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_peer *peer,
+enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_ends *ends,
 			      bool is_signed, enum tao_origin origin);
 
 int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
@@ -41,7 +41,7 @@ int tao_rust_transmit(struct tao_conn *conn, const struct tao_segment *seg,
 int tao_rust_reply(struct tao_conn *conn, const struct tao_segment *seg,
 		   const struct tao_reply *reply);
 enum skb_drop_reason tao_rust_receive(struct tao_conn *conn, const struct sock *sk,
-				      const struct tao_segment *seg, const struct tao_peer *peer,
+				      const struct tao_segment *seg, int l3index,
 				      enum tao_context context, const struct tao_numbers *numbers);
 __u32 tao_rust_find_ao(const __u8 *th, __u32 header_len);
 __u32 tao_rust_sne(__u32 sne, __u32 basis, __u32 seq);

@@ -10,7 +10,7 @@
 #include <net/tcp.h>
 #include "tao.h"
 
-static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family,
+static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family, struct tao_side side,
 				      struct tao_segment *seg)
 {
 	const struct tcphdr *th = tcp_hdr(skb);
@@ -21,6 +21,7 @@ static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family,
 		.header_len = th->doff * 4,
 		.len = skb->len,
 		.family = family,
+		.side = side,
 	};
 	if (family == AF_INET6) {
 		seg->saddr = (const u8 *)&ipv6_hdr(skb)->saddr;
@@ -32,7 +33,7 @@ static inline void tao_segment_of_skb(const struct sk_buff *skb, u16 family,
 }
 
 /*
- * A segment that is to be sent, without its addresses. The MAC goes to @hash, which is @hash_offset
+ * A segment that is to be sent, without its addresses and the rest of its connection. The MAC goes to @hash, which is @hash_offset
  * bytes behind the beginning of the header: in the AO option, behind the ids. @skb is as in struct
  * tao_segment, and so is @len.
  */

@@ -56,18 +56,29 @@ struct sock;
 struct tao_net;
 
 /**
- * struct tao_peer - whom a key may match
+ * struct tao_side - what keys look at, and a segment does not say
+ * @vrf: the VRF of the connection, as keys name it, for good
  * @family: of the socket. An AF_INET6 socket sees IPv4 peers as ::ffff:a.b.c.d.
- * @addr: address of the peer, in the first 4 bytes for AF_INET
- * @l3index: L3 master device of the packet or of the socket's bound device, 0: none. Means
- *	nothing once that device is gone.
- * @vrf: the VRF that this is, as keys name it, for good
  */
-struct tao_peer {
-	__u16	family;
-	__u8	addr[16];
-	__u32	l3index;
+struct tao_side {
 	__u32	vrf;
+	__u16	family;
+};
+
+/**
+ * struct tao_ends - a connection that keys may match, where there is no segment that says it
+ * @side: what no segment would say, either
+ * @remote_port: host byte order; 0: not known
+ * @local_port: the same
+ * @remote: address of the peer, in the first 4 bytes if the socket is an AF_INET one
+ * @local: address of this end; the unspecified one: not known
+ */
+struct tao_ends {
+	struct tao_side	side;
+	__u16		remote_port;
+	__u16		local_port;
+	__u8		remote[16];
+	__u8		local[16];
 };
 
 /* Where a namespace has the values of its sysctls, by their names without tcp_authopt_. */
@@ -80,7 +91,7 @@ struct tao_net_values {
 };
 
 /* The stack allocates this much for "the traffic key" of a request; struct tao_reply goes there. */
-#define TAO_REPLY_ROOM		48
+#define TAO_REPLY_ROOM		32
 
 /*
  * Of each key the stack has two traffic keys, one for each direction: the second is this far behind
@@ -95,9 +106,9 @@ struct tao_net_values {
  * @sk: the socket, key of @parked; NULL once the socket has left the state
  * @tw: its TIME-WAIT socket, while that has the state
  * @pin: node in the list of states that pin the module
- * @peer: its other end, if the connection is protected. Under the socket lock; others read it by
- *	tao_peer_of_conn().
- * @seq: odd while @peer is written, or what TCP_REPAIR_AUTHOPT sets
+ * @side: of its connection, if that is protected: the VRF is the one that it began in. Written
+ *	under the socket lock; others read it by tao_side_of_conn().
+ * @seq: odd while what TCP_REPAIR_AUTHOPT sets is written
  * @md5_setter: the task that is in TCP_MD5SIG of the socket, if it may be
  * @rcv_shift: what the place in the peer's stream is ahead of what its ISN and
  *	tcp_sock.bytes_received say: not 0 only for a connection that was restored
@@ -114,7 +125,7 @@ struct tao_conn {
 	struct sock		*sk;
 	struct inet_timewait_sock *tw;
 	struct list_head	pin;
-	struct tao_peer		peer;
+	struct tao_side		side;
 	seqcount_t		seq;
 	const void		*md5_setter;
 	__u64			rcv_shift;
@@ -154,6 +165,7 @@ struct tao_mkt {
  * @family: of the packet: AF_INET or AF_INET6
  * @saddr: source address, 4 or 16 bytes
  * @daddr: destination address
+ * @side: of the connection that it is for
  */
 struct tao_segment {
 	const struct sk_buff	*skb;
@@ -164,6 +176,7 @@ struct tao_segment {
 	__u16			family;
 	const __u8		*saddr;
 	const __u8		*daddr;
+	struct tao_side		side;
 };
 
 /* What is known of a connection when a segment for it arrives. */
@@ -214,17 +227,17 @@ struct tao_numbers {
 
 /**
  * struct tao_reply - what a reply built outside of a socket is signed with
- * @peer: receiver
  * @numbers: of the connection. With @own, @numbers.sne is that of snd_una until tao_hash_hdr() has
  *	that of the reply; @numbers.seq is not used.
  * @own: for the connection whose state it is, not for a listener's request
+ * @side: of the connection, until it is that of the segment
  * @preferred: for a request: KeyID that the peer asked for with its SYN
  *
  * The stack carries it as "the traffic key" from where the facts are known to where the header is.
  */
 struct tao_reply {
-	struct tao_peer		peer;
 	struct tao_numbers	numbers;
+	struct tao_side		side;
 	bool			own;
 	__u8			preferred;
 };

@@ -3,6 +3,7 @@
 #include <net/inet_timewait_sock.h>
 #include <net/tcp.h>
 #include "conn.h"
+#include "ends.h"
 #include "hook.h"
 #include "rust.h"
 #include "segment.h"
@@ -37,22 +38,17 @@ bool tao_before_timewait(struct ftrace_regs *fregs)
 	struct tao_conn *conn = tao_attached_tw(tw);
 	struct tao_numbers numbers;
 	struct tao_segment seg;
-	struct tao_peer peer;
-	u16 family;
 
 	if (!conn)
 		return false;
-	tao_peer_of_conn(conn, &peer);
 	numbers = (struct tao_numbers) {
 		.lisn = ntohl(conn->info.lisn),
 		.risn = ntohl(conn->info.risn),
 		.sne = conn->tw_rcv >> 32,
 		.seq = conn->tw_rcv,
 	};
-	family = skb->protocol == htons(ETH_P_IPV6) ? AF_INET6 : AF_INET;
-	tao_segment_of_skb(skb, family, &seg);
-	return tao_rust_receive(conn, (const struct sock *)tw, &seg, &peer, TAO_TIME_WAIT,
-				&numbers);
+	tao_segment_of_skb(skb, tao_family_of_skb(skb), tao_side_of_conn(conn), &seg);
+	return tao_rust_receive(conn, (const struct sock *)tw, &seg, 0, TAO_TIME_WAIT, &numbers);
 }
 
 enum tcp_tw_status tao_timewait_drop(struct inet_timewait_sock *tw, struct sk_buff *skb,

@@ -28,6 +28,7 @@ int tao_calc_ao_hash(char *location, struct tcp_ao_key *key, const struct sock *
 	int err;
 
 	sock_owned_by_me(sk);
+	seg.side = tao_side_of_conn(conn);
 	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr)) {
 		seg.family = AF_INET6;
 		seg.saddr = (const u8 *)&sk->sk_v6_rcv_saddr;

@@ -68,7 +68,7 @@ fn shape(spec: KeySpec) -> Shape {
 }
 
 fn matches_peer(spec: KeySpec, peer: &Seen) -> bool {
-    let found = shape(spec).criteria_of(&peer.peer()) == Some(spec.criteria);
+    let found = shape(spec).criteria_of(&peer.pair()) == Some(spec.criteria);
     assert_eq!(found, matches(&spec.criteria, peer));
     found
 }
@@ -239,7 +239,7 @@ proptest! {
         }
         let found: Vec<usize> = shapes
             .iter()
-            .filter_map(|shape| shape.criteria_of(&peer.peer()))
+            .filter_map(|shape| shape.criteria_of(&peer.pair()))
             .flat_map(|criteria| table.get(&criteria.to_key()).cloned().unwrap_or_default())
             .collect();
 

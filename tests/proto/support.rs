@@ -9,6 +9,7 @@ use hmac::Hmac;
 use hmac::Mac;
 use proptest::prelude::*;
 use tcp_authopt::proto::addr::Addr;
+use tcp_authopt::proto::addr::Endpoints;
 use tcp_authopt::proto::addr::Prefix;
 use tcp_authopt::proto::mac::Algorithm;
 use tcp_authopt::proto::mac::MacKey;
@@ -16,7 +17,8 @@ use tcp_authopt::proto::mac::MacState;
 use tcp_authopt::proto::mkt::Criteria;
 use tcp_authopt::proto::mkt::KeySpec;
 use tcp_authopt::proto::mkt::Lifetime;
-use tcp_authopt::proto::mkt::Peer;
+use tcp_authopt::proto::mkt::Pair;
+use tcp_authopt::proto::mkt::Side;
 use tcp_authopt::proto::select::Candidate;
 use tcp_authopt::proto::uapi::key_flag;
 use tcp_authopt::proto::vrf::VrfId;
@@ -148,8 +150,18 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn peer(&self) -> Peer {
-        Peer::new(self.addr, VrfId(self.vrf))
+    pub fn pair(&self) -> Pair {
+        let ends = Endpoints {
+            src: self.addr,
+            dst: self.addr,
+            src_port: 0,
+            dst_port: 0,
+        };
+        let side = Side {
+            socket: self.addr.family(),
+            vrf: VrfId(self.vrf),
+        };
+        Pair::of_sent(&ends, side)
     }
 }
 

@@ -10,7 +10,7 @@ use super::declared;
 use crate::glue::conn::Conn;
 use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
-use crate::glue::sock::peer_of;
+use crate::glue::sock::pair_of;
 use crate::glue::sock::Sock;
 use crate::glue::state::conn_of;
 use crate::proto::verdict::child;
@@ -90,10 +90,10 @@ unsafe extern "C" fn tao_rust_connect(
 ) -> c_int {
     // SAFETY: The socket is locked, and `conn` is its state.
     let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
-    let peer = sk.peer();
-    let keyed = conn.net.is_keyed(&peer);
+    let pair = sk.pair();
+    let keyed = conn.net.is_keyed(&pair);
     let answered = u32::from(sk.state()) != bindings::TCP_SYN_SENT;
-    match connect(keyed, || conn.net.may_send(&peer), answered) {
+    match connect(keyed, || conn.net.may_send(&pair), answered) {
         Ok(protected) => {
             conn.begin(protected, None, sk.in_repair());
             protected.into()
@@ -121,10 +121,10 @@ unsafe extern "C" fn tao_rust_takes_md5(conn: *const bindings::tao_conn) -> bool
 #[no_mangle]
 unsafe extern "C" fn tao_rust_keyed(
     conn: *const bindings::tao_conn,
-    peer: *const bindings::tao_peer,
+    ends: *const bindings::tao_ends,
 ) -> bool {
     // SAFETY: Both live.
-    unsafe { conn_of(conn).net.is_keyed(&peer_of(&*peer)) }
+    unsafe { conn_of(conn).net.is_keyed(&pair_of(&*ends)) }
 }
 
 /// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
@@ -132,21 +132,21 @@ unsafe extern "C" fn tao_rust_keyed(
 #[no_mangle]
 unsafe extern "C" fn tao_rust_must_sign(
     conn: *const bindings::tao_conn,
-    peer: *const bindings::tao_peer,
+    ends: *const bindings::tao_ends,
 ) -> bool {
     // SAFETY: Both live.
-    let (conn, peer) = unsafe { (conn_of(conn), peer_of(&*peer)) };
-    conn.is_protected() || conn.net.is_keyed(&peer)
+    let (conn, pair) = unsafe { (conn_of(conn), pair_of(&*ends)) };
+    conn.is_protected() || conn.net.is_keyed(&pair)
 }
 
 /// Some key that matches the peer may be used to send.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_may_send(
     conn: *const bindings::tao_conn,
-    peer: *const bindings::tao_peer,
+    ends: *const bindings::tao_ends,
 ) -> bool {
     // SAFETY: Both live.
-    unsafe { conn_of(conn).net.may_send(&peer_of(&*peer)) }
+    unsafe { conn_of(conn).net.may_send(&pair_of(&*ends)) }
 }
 
 /// What becomes of a SYN that the stack would drop, or answer by a cookie. `is_signed`: it carries
@@ -154,13 +154,13 @@ unsafe extern "C" fn tao_rust_may_send(
 #[no_mangle]
 unsafe extern "C" fn tao_rust_crowded(
     conn: *const bindings::tao_conn,
-    peer: *const bindings::tao_peer,
+    ends: *const bindings::tao_ends,
     is_signed: bool,
     requests: u32,
     backlog: u32,
 ) -> bindings::tao_crowded {
     // SAFETY: Both live.
-    let keyed = unsafe { conn_of(conn).net.is_keyed(&peer_of(&*peer)) };
+    let keyed = unsafe { conn_of(conn).net.is_keyed(&pair_of(&*ends)) };
     match crowded(keyed, is_signed, requests, backlog) {
         Crowded::Stack => bindings::tao_crowded_TAO_CROWDED_STACK,
         Crowded::Admit => bindings::tao_crowded_TAO_CROWDED_ADMIT,
@@ -172,12 +172,12 @@ unsafe extern "C" fn tao_rust_crowded(
 #[no_mangle]
 unsafe extern "C" fn tao_rust_child(
     listener: *const bindings::tao_conn,
-    peer: *const bindings::tao_peer,
+    ends: *const bindings::tao_ends,
     is_signed: bool,
     origin: bindings::tao_origin,
 ) -> bindings::tao_child {
     // SAFETY: Both live.
-    let keyed = unsafe { conn_of(listener).net.is_keyed(&peer_of(&*peer)) };
+    let keyed = unsafe { conn_of(listener).net.is_keyed(&pair_of(&*ends)) };
     let origin = match origin {
         bindings::tao_origin_TAO_OF_REQUEST => Origin::Request,
         bindings::tao_origin_TAO_OF_FAST_OPEN => Origin::FastOpen,

@@ -12,7 +12,6 @@ use crate::glue::segment::context_of;
 use crate::glue::segment::header_to_write;
 use crate::glue::segment::numbers_to_send;
 use crate::glue::segment::Segment;
-use crate::glue::sock::peer_of;
 use crate::glue::sock::Sock;
 use crate::glue::state::conn_of;
 use crate::glue::tx;
@@ -64,7 +63,6 @@ unsafe extern "C" fn tao_rust_reply(
             conn_of(conn),
             &seg,
             header_to_write(segment),
-            &peer_of(&(*reply).peer),
             numbers_to_send(&(*reply).numbers),
             if (*reply).own {
                 conn_of(conn).received().map(|ids| ids.rnext)
@@ -81,7 +79,7 @@ unsafe extern "C" fn tao_rust_receive(
     conn: *mut bindings::tao_conn,
     sk: *const bindings::sock,
     segment: *const bindings::tao_segment,
-    peer: *const bindings::tao_peer,
+    l3index: c_int,
     context: bindings::tao_context,
     numbers: *const bindings::tao_numbers,
 ) -> bindings::skb_drop_reason {
@@ -91,14 +89,13 @@ unsafe extern "C" fn tao_rust_receive(
         let received = rx::Received {
             segment: seg,
             header,
-            peer: peer_of(&*peer),
         };
         rx::receive(
             conn_of(conn),
             Sock::from_raw(sk),
             &received,
             context_of(context, &*numbers),
-            || bindings::tao_md5_wanted(sk, peer, (*segment).family),
+            || bindings::tao_md5_wanted(sk, segment, l3index),
         )
     }
 }
