@@ -26,12 +26,19 @@
 #include <linux/tcp_authopt.h>
 
 static const char usage[] =
-"usage: tcp-authopt-key add PEER send-id ID recv-id ID [OPTION]...\n"
-"       tcp-authopt-key del PEER send-id ID recv-id ID\n"
+"usage: tcp-authopt-key add PEER [WHERE]... send-id ID recv-id ID [OPTION]...\n"
+"       tcp-authopt-key del PEER [WHERE]... send-id ID recv-id ID\n"
 "\n"
-"Adds a key, or replaces the one with the same PEER and ids; deletes it.\n"
+"Adds a key, or replaces the one with the same PEER, WHERE and ids; deletes it.\n"
 "PEER is an address, a prefix ADDRESS/LENGTH, or \"any\". The ids are the KeyIDs of\n"
-"segments sent and received: send-id here is recv-id at the peer. Options:\n"
+"segments sent and received: send-id here is recv-id at the peer. WHERE:\n"
+"\n"
+"  local ADDRESS       only connections of this address of this end, or prefix\n"
+"  port PORT           only connections of which one end has this port: 179 is BGP,\n"
+"                      whoever connects\n"
+"  vrf NAME            only connections in this VRF, which need not be there yet\n"
+"\n"
+"Options:\n"
 "\n"
 "  algorithm NAME      SHA1 (default), AES128 or SHA256\n"
 "  key-file FILE       read the key there rather than from standard input\n"
@@ -113,43 +120,39 @@ static void check_lifetime(const char *what, __u32 begin_flag, __u64 begin, __u3
 		    "other?", what, (unsigned long long)(begin - end), what);
 }
 
-/* Whether it is an address; if so it goes to key.addr. */
-static int parse_address(const char *text)
+/* The family of an address, whose bytes go to @bytes; 0: it is none. */
+static int parse_address(const char *text, unsigned char bytes[16])
 {
-	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
-
-	memset(&key.addr, 0, sizeof(key.addr));
-	if (inet_pton(AF_INET, text, &in->sin_addr) == 1)
-		return in->sin_family = AF_INET;
-	if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1)
-		return in6->sin6_family = AF_INET6;
-	return 0;
+	if (inet_pton(AF_INET, text, bytes) == 1)
+		return AF_INET;
+	return inet_pton(AF_INET6, text, bytes) == 1 ? AF_INET6 : 0;
 }
 
 /* What is no address may be one with something around it that keys do not know. */
 __attribute__((noreturn))
-static void die_of_address(const char *text, char *address)
+static void die_of_address(const char *text, char *address, int any)
 {
+	unsigned char bytes[16];
 	char *end;
 
 	if ((end = strchr(address, '%'))) {
 		*end = '\0';
-		if (parse_address(address))
+		if (parse_address(address, bytes))
 			die("%s: a key is for no interface; %s is this address on every link of its VRF",
 			    text, address);
 	} else if (*address == '[' && (end = strchr(address, ']'))) {
 		*end = '\0';
-		if (parse_address(address + 1) && (!end[1] || end[1] == ':'))
-			die("%s: %s: write %s", text, end[1] ? "a key is for all ports" :
-			    "an address has no brackets here", address + 1);
+		if (parse_address(address + 1, bytes) && !end[1])
+			die("%s: an address has no brackets here: write %s", text, address + 1);
+		if (parse_address(address + 1, bytes) && end[1] == ':')
+			die("%s: a port is written behind: %s port %s", text, address + 1, end + 2);
 	} else if ((end = strchr(address, ':'))) {
 		*end = '\0';
-		if (parse_address(address) == AF_INET)
-			die("%s: a key is for all ports: write %s", text, address);
+		if (parse_address(address, bytes) == AF_INET)
+			die("%s: a port is written behind: %s port %s", text, address, end + 1);
 	}
-	die("%s: neither an address, nor a prefix ADDRESS/LENGTH, nor \"any\"; names are not looked up",
-	    text);
+	die("%s: neither an address, nor a prefix ADDRESS/LENGTH%s; names are not looked up", text,
+	    any ? ", nor \"any\"" : "");
 }
 
 /* Clears the bits behind the first @length; whether there were any. */
@@ -168,14 +171,10 @@ static int clear_behind(unsigned char *address, int size, int length)
 }
 
 /* A prefix has no bits behind its length: which one was meant is not for this program to know. */
-static void check_prefix(const char *text, const char *address, int family)
+static void check_prefix(const char *text, const char *address, int family, unsigned char *bytes,
+			 int length)
 {
-	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
-	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
-	unsigned char *bytes = family == AF_INET ? (unsigned char *)&in->sin_addr :
-						   in6->sin6_addr.s6_addr;
-	int mapped = family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
-	int length = key.prefixlen;
+	int mapped = family == AF_INET6 && IN6_IS_ADDR_V4MAPPED((struct in6_addr *)bytes);
 	char v4[INET_ADDRSTRLEN], right[INET6_ADDRSTRLEN];
 
 	if (mapped && length < 96) {
@@ -189,30 +188,80 @@ static void check_prefix(const char *text, const char *address, int family)
 	if (!clear_behind(bytes, family == AF_INET ? 4 : 16, length))
 		return;
 	inet_ntop(family, bytes, right, sizeof(right));
-	die("%s: bits are set behind the prefix; the prefix is %s/%d, the one peer %s", text, right, length,
-	    address);
+	die("%s: bits are set behind the prefix; the prefix is %s/%d, the one address %s", text, right,
+	    length, address);
 }
 
-/* Gives the address family that the socket has to have. */
-static int parse_peer(const char *text)
+/* Gives the family of an address or prefix; *@length is -1 if there is no length. */
+static int parse_prefix(const char *text, int any, unsigned char bytes[16], int *length)
 {
 	char address[64]; /* no address is that long, with an interface or a port */
 	const char *slash = strchrnul(text, '/');
 	int family;
 
-	if (!strcmp(text, "any"))
-		return AF_INET;
 	snprintf(address, sizeof(address), "%.*s", (int)(slash - text), text);
-	family = parse_address(address);
+	family = parse_address(address, bytes);
 	if (!family)
-		die_of_address(text, address);
-	key.flags |= TCP_AUTHOPT_KEY_ADDR_BIND;
+		die_of_address(text, address, any);
+	*length = -1;
 	if (*slash) {
-		key.flags |= TCP_AUTHOPT_KEY_PREFIXLEN;
-		key.prefixlen = parse_number("prefix length", slash + 1, family == AF_INET ? 32 : 128);
-		check_prefix(text, address, family);
+		*length = parse_number("prefix length", slash + 1, family == AF_INET ? 32 : 128);
+		check_prefix(text, address, family, bytes, *length);
 	}
 	return family;
+}
+
+static void parse_peer(const char *text)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
+	unsigned char bytes[16];
+	int length;
+
+	if (!strcmp(text, "any"))
+		return;
+	key.flags |= TCP_AUTHOPT_KEY_ADDR_BIND;
+	key.addr.ss_family = parse_prefix(text, 1, bytes, &length);
+	if (key.addr.ss_family == AF_INET)
+		memcpy(&in->sin_addr, bytes, sizeof(in->sin_addr));
+	else
+		memcpy(&in6->sin6_addr, bytes, sizeof(in6->sin6_addr));
+	if (length >= 0) {
+		key.flags |= TCP_AUTHOPT_KEY_PREFIXLEN;
+		key.prefixlen = length;
+	}
+}
+
+/* The address of this end is in the family of the peer's, which is known. */
+static void parse_local(const char *text)
+{
+	int length, family = parse_prefix(text, 0, key.local, &length);
+
+	if (key.addr.ss_family && key.addr.ss_family != family)
+		die("local %s: the peer is given in the other family, and a connection has one", text);
+	key.addr.ss_family = family;
+	key.flags |= TCP_AUTHOPT_KEY_LOCAL_ADDR;
+	if (length >= 0) {
+		key.flags |= TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN;
+		key.local_prefixlen = length;
+	}
+}
+
+static void parse_port(const char *text)
+{
+	key.service_port = parse_number("port", text, 65535);
+	if (!key.service_port)
+		die("port 0: no connection has it; without \"port\" a key is for all");
+	key.flags |= TCP_AUTHOPT_KEY_SERVICE_PORT;
+}
+
+static void parse_vrf(const char *text)
+{
+	if (!*text || strlen(text) >= sizeof(key.vrf) || strpbrk(text, "/: \t\n") ||
+	    !strcmp(text, ".") || !strcmp(text, ".."))
+		die("vrf %s: no device has such a name", text);
+	memcpy(key.vrf, text, strlen(text));
+	key.flags |= TCP_AUTHOPT_KEY_VRF_NAME;
 }
 
 /* What another program may count as part of the key, and the next one not, is refused. */
@@ -301,7 +350,7 @@ static void read_key(const char *file, int hex)
 
 static const char *const words_with_value[] = {
 	"send-id", "recv-id", "algorithm", "key-file", "send-from", "send-until", "accept-from",
-	"accept-until",
+	"accept-until", "local", "port", "vrf",
 };
 
 static int takes_value(const char *word)
@@ -328,7 +377,7 @@ int main(int argc, char **argv)
 {
 	const char *file = NULL;
 	int send_id = -1, recv_id = -1, hex = 0;
-	int fd, family, i, j;
+	int fd, i, j;
 
 	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
@@ -344,7 +393,7 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(argv[1], "del"))
 		key.flags |= TCP_AUTHOPT_KEY_DEL;
-	family = parse_peer(argv[2]);
+	parse_peer(argv[2]);
 
 	for (i = 3; i < argc; i++) {
 		const char *word = argv[i], *value = argv[i + 1];
@@ -368,6 +417,12 @@ int main(int argc, char **argv)
 			key.alg = parse_algorithm(value);
 		} else if (!strcmp(word, "key-file")) {
 			file = value;
+		} else if (!strcmp(word, "local")) {
+			parse_local(value);
+		} else if (!strcmp(word, "port")) {
+			parse_port(value);
+		} else if (!strcmp(word, "vrf")) {
+			parse_vrf(value);
 		} else if (!strcmp(word, "send-from")) {
 			key.flags |= TCP_AUTHOPT_KEY_SEND_LIFETIME_BEGIN;
 			key.send_lifetime_begin = parse_time(word, value);
@@ -398,7 +453,7 @@ int main(int argc, char **argv)
 	/* Without it the kernel's own TCP-AO would get the call. */
 	if (access("/proc/net/tcp_authopt", F_OK))
 		die("the module tcp_authopt is not loaded: \"insmod tcp_authopt.ko\"");
-	fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(key.addr.ss_family ?: AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
 	if (!setsockopt(fd, IPPROTO_TCP, TCP_AUTHOPT_KEY, &key, sizeof(key)))
@@ -406,7 +461,7 @@ int main(int argc, char **argv)
 	if (errno == EPERM)
 		die("not permitted: needs net.ipv4.tcp_authopt=1, and CAP_NET_ADMIN");
 	if (errno == ENOENT)
-		die("there is no such key: PEER and both ids have to be as in /proc/net/tcp_authopt");
+		die("there is no such key: PEER, WHERE and both ids have to be as when it was added");
 	if (errno == EEXIST)
 		die("another key for this peer has one of these ids: delete it first, or take others");
 	if (errno == ENOSPC)

@@ -33,10 +33,12 @@ use super::rcu::RcuSlot;
 use super::vrfs::Devices;
 use super::vrfs::Vrfs;
 use crate::proto::error::Error;
+use crate::proto::mkt::Criteria;
 use crate::proto::mkt::Identity;
 use crate::proto::mkt::KeySpec;
 use crate::proto::mkt::Pair;
 use crate::proto::mkt::Shape;
+use crate::proto::vrf::Given;
 use crate::proto::vrf::Name;
 use crate::proto::vrf::VrfId;
 
@@ -66,6 +68,8 @@ impl Writer {
 #[derive(Clone)]
 pub(super) struct Matching<'g> {
     alike: Alike<'g>,
+    /// Criteria to be looked up before the next shape.
+    other: Option<Criteria>,
     pair: &'g Pair,
     /// Those still to be looked up.
     shapes: &'g [Shape],
@@ -79,9 +83,15 @@ impl<'g> Iterator for Matching<'g> {
             if let Some(mkt) = self.alike.next() {
                 return Some(mkt);
             }
+            if let Some(criteria) = self.other.take() {
+                self.alike.look_up(&criteria);
+                continue;
+            }
             let (shape, rest) = self.shapes.split_first()?;
             self.shapes = rest;
-            if let Some(criteria) = shape.criteria_of(self.pair) {
+            let [criteria, other] = shape.criteria_of(self.pair);
+            self.other = other;
+            if let Some(criteria) = criteria {
                 self.alike.look_up(&criteria);
             }
         }
@@ -163,6 +173,7 @@ impl KeyDb {
     pub(super) fn matching<'g>(&'g self, guard: &'g Guard, pair: &'g Pair) -> Matching<'g> {
         Matching {
             alike: self.index.nothing(guard),
+            other: None,
             pair,
             shapes: self.shapes.get(guard).map_or(&[], |shapes| shapes),
         }
@@ -182,7 +193,24 @@ impl KeyDb {
         overlap: bool,
     ) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
-        let spec = &spec.in_its_vrf(|ifindex| writer.vrfs.at(ifindex))?;
+        let vrf = writer.vrfs.meant(spec.vrf)?;
+        let spec = vrf.map_or(*spec, |vrf| spec.in_vrf(vrf));
+        let added = self.add_in_its_vrf(&mut writer, &spec, key, max_keys, overlap);
+        if added.is_err() {
+            // It may be one that nobody has meant before.
+            writer.vrfs.count_keys(vrf, 0);
+        }
+        added
+    }
+
+    fn add_in_its_vrf(
+        &self,
+        writer: &mut Writer,
+        spec: &KeySpec,
+        key: &[u8],
+        max_keys: u32,
+        overlap: bool,
+    ) -> Result<Settling, Error> {
         let guard = rcu::read_lock();
         let old = self.find(&guard, &spec.identity());
         let old = old.map(|old| (old.age(), old.material_for(spec, key)));
@@ -256,27 +284,21 @@ impl KeyDb {
         Ok(Settling(has_other_keys))
     }
 
-    /// Deletes the key with this identity; when it has settled, nothing uses it any more. With an
-    /// `ifindex` it is the one in the VRF that has this index now, or the newest one that was added
-    /// with it.
-    pub(super) fn delete(
-        &self,
-        identity: &Identity,
-        ifindex: Option<u32>,
-    ) -> Result<Settling, Error> {
+    /// Deletes the key with this identity in the VRF that is given; when it has settled, nothing uses
+    /// it any more. An interface index means the VRF that has it now, or the one of the newest key
+    /// that was added with it.
+    pub(super) fn delete(&self, identity: &Identity, vrf: Given) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
-        let found = match ifindex {
-            None => self.find(&guard, identity),
-            Some(ifindex) => {
-                let in_vrf = |vrf| self.find(&guard, &identity.in_vrf(vrf));
-                let now = writer.vrfs.at(ifindex).and_then(in_vrf);
-                now.or_else(|| {
-                    let keys = writer.vrfs.ids().filter_map(in_vrf);
-                    keys.filter(|mkt| mkt.spec().ifindex == Some(ifindex))
-                        .min_by_key(|mkt| mkt.age())
-                })
-            }
+        let in_vrf = |vrf| self.find(&guard, &identity.in_vrf(vrf));
+        let found = match vrf {
+            Given::Any | Given::Outside => self.find(&guard, identity),
+            Given::Named(name) => writer.vrfs.named(name).and_then(in_vrf),
+            Given::Index(index) => writer.vrfs.at(index).and_then(in_vrf).or_else(|| {
+                let keys = writer.vrfs.ids().filter_map(in_vrf);
+                keys.filter(|mkt| mkt.spec().vrf == vrf)
+                    .min_by_key(|mkt| mkt.age())
+            }),
         };
         let mkt = found.ok_or(Error::NoEnt)?;
         let (age, criteria) = (mkt.age(), mkt.spec().criteria);

@@ -77,6 +77,11 @@ pub(super) fn receive(
     }
 }
 
+/// Counts a segment that is discarded where no reason can be given.
+pub(super) fn count(sk: Sock<'_>, discard: Discard) {
+    sk.count(reason(discard).1);
+}
+
 /// The drop reason and the counter, `LINUX_MIB_*`, of each discard.
 fn reason(discard: Discard) -> (bindings::skb_drop_reason, u32) {
     match discard {

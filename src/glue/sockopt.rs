@@ -164,7 +164,7 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
     let net = state::netns_of(call.sock());
     let settling = match request {
         KeyRequest::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
-        KeyRequest::Delete(identity, ifindex) => net.keys.delete(&identity, ifindex)?,
+        KeyRequest::Delete(identity, vrf) => net.keys.delete(&identity, vrf)?,
     };
     // Not with the socket locked: that would hold up its segments.
     settling.wait();

@@ -16,6 +16,7 @@ use super::rcu::RcuSlot;
 use crate::proto::error::Error;
 use crate::proto::mkt::KeySpec;
 use crate::proto::vrf;
+use crate::proto::vrf::Given;
 use crate::proto::vrf::Name;
 use crate::proto::vrf::Renamed;
 use crate::proto::vrf::Vrf;
@@ -79,6 +80,52 @@ impl Vrfs {
         Some(self.list.get(at)?.id)
     }
 
+    /// The VRF with this name.
+    pub(super) fn named(&self, name: Name) -> Option<VrfId> {
+        let at = vrf::with_name(&self.list, name)?;
+        Some(self.list.get(at)?.id)
+    }
+
+    /// The VRF that a key is to be for, if it is for one. A name may be that of a device to come: its
+    /// VRF is here from now on, and has to be given a key, or [`Self::count_keys`] called for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Inval`]: no VRF has the index. [`Error::NoMem`], [`Error::NoSpc`].
+    pub(super) fn meant(&mut self, given: Given) -> Result<Option<VrfId>, Error> {
+        match given {
+            Given::Any | Given::Outside => Ok(None),
+            Given::Index(index) => self.at(index).map(Some).ok_or(Error::Inval),
+            Given::Named(name) => match self.named(name) {
+                Some(id) => Ok(Some(id)),
+                None => {
+                    let id = self.last.next().ok_or(Error::NoSpc)?;
+                    self.make_room()?;
+                    self.put(id, name, None);
+                    Ok(Some(id))
+                }
+            },
+        }
+    }
+
+    /// Makes room for one more.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let room = self.list.reserve(1, GFP_KERNEL_ACCOUNT);
+        room.map_err(|_| Error::NoMem)
+    }
+
+    /// One more VRF, for which there is room.
+    fn put(&mut self, id: VrfId, name: Name, ifindex: Option<u32>) {
+        let vrf = Vrf {
+            id,
+            name,
+            ifindex,
+            keys: 0,
+        };
+        drop(self.list.push_within_capacity(vrf));
+        self.last = id;
+    }
+
     /// The ids of all.
     pub(super) fn ids(&self) -> impl Iterator<Item = VrfId> + '_ {
         self.list.iter().map(|vrf| vrf.id)
@@ -86,10 +133,10 @@ impl Vrfs {
 
     /// The interface index that `/proc` shows for a key.
     pub(super) fn index_to_show(&self, spec: &KeySpec) -> u32 {
-        vrf::index_to_show(&self.list, spec.criteria.vrf, spec.ifindex)
+        vrf::index_to_show(&self.list, spec.criteria.vrf, spec.vrf)
     }
 
-    /// Another key is for this VRF, or one less.
+    /// Another key is for this VRF, or one less, or none was added after all.
     pub(super) fn count_keys(&mut self, vrf: Option<VrfId>, change: i32) {
         let at = vrf.and_then(|id| vrf::with_id(&self.list, id));
         if let Some((at, vrf)) = at.and_then(|at| Some((at, self.list.get_mut(at)?))) {
@@ -122,22 +169,11 @@ impl Vrfs {
             Some(vrf) => vrf.id,
             None => self.last.next().ok_or(Error::NoSpc)?,
         };
-        let room = self.list.reserve(1, GFP_KERNEL_ACCOUNT);
-        room.map_err(|_| Error::NoMem)?;
+        self.make_room()?;
         let list = self.devices_and((ifindex, id)).ok_or(Error::NoMem)?;
         match waiting.and_then(|at| self.list.get_mut(at)) {
             Some(vrf) => vrf.ifindex = Some(ifindex),
-            None => {
-                let vrf = Vrf {
-                    id,
-                    name,
-                    ifindex: Some(ifindex),
-                    keys: 0,
-                };
-                // There is room for it.
-                drop(self.list.push_within_capacity(vrf));
-                self.last = id;
-            }
+            None => self.put(id, name, Some(ifindex)),
         }
         devices.0.set(Some(list));
         Ok(())

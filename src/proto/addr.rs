@@ -92,6 +92,11 @@ impl Addr {
         &self.bytes
     }
 
+    /// Whether it is `0.0.0.0` or `::`, which stand for any address, or for none.
+    pub fn is_unspecified(&self) -> bool {
+        self.bytes == [0; 16]
+    }
+
     /// The IPv4 address that `::ffff:a.b.c.d` stands for; any other address unchanged.
     ///
     /// On the wire such a connection is IPv4, so that is what its KDF and pseudo-header see.

@@ -2,11 +2,12 @@
 
 //! Keys: master key tuples (RFC 5925 3.1) as `TCP_AUTHOPT_KEY` sets them.
 //!
-//! Of a key, all but its bytes is a [`KeySpec`]. The peers that it matches are its [`Criteria`];
-//! criteria of one [`Shape`] use the same fields, so that a lookup is one exact match for each
-//! shape in use, of which there are few, however many keys there are.
+//! Of a key, all but its bytes is a [`KeySpec`]. The connections that it matches are its
+//! [`Criteria`]; criteria of one [`Shape`] use the same fields, so that a lookup is an exact match or
+//! two for each shape in use, of which there are few, however many keys there are.
 
 use core::cmp::Ordering;
+use core::cmp::Reverse;
 
 use super::addr::Addr;
 use super::addr::Endpoints;
@@ -19,30 +20,37 @@ use super::uapi;
 use super::uapi::field;
 use super::uapi::key_at;
 use super::uapi::key_flag;
+use super::vrf::Given;
+use super::vrf::Name;
 use super::vrf::VrfId;
 use super::wire::KeyId;
 
 /// Bytes of [`Criteria::to_key`].
-pub const CRITERIA_KEY_LEN: usize = 24;
+pub const CRITERIA_KEY_LEN: usize = 44;
 
-/// Which connections a key is for. Equal criteria match the same peers.
-///
-/// Local address and ports will be further optional fields here, in [`Shape`] and in [`Pair`].
+/// Which connections a key is for. Equal criteria match the same connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Criteria {
-    /// The peer's VRF, or outside of all; `None` for any.
+    /// The VRF of the connection, or outside of all; `None` for any.
     pub vrf: Option<VrfId>,
     /// Where the peer's address must be; `None` for anywhere, in both families. An IPv4 prefix is
     /// the same peers on sockets of either family.
     pub remote: Option<Prefix>,
+    /// The same of the address of this end.
+    pub local: Option<Prefix>,
+    /// A port that either end must have; `None` for any.
+    pub port: Option<u16>,
 }
 
 impl Criteria {
     /// The fields that these criteria use.
     pub fn shape(&self) -> Shape {
+        let length = |prefix: Prefix| (prefix.addr().family(), prefix.prefixlen());
         Shape {
             vrf: self.vrf.is_some(),
-            remote: self.remote.map(|p| (p.addr().family(), p.prefixlen())),
+            remote: self.remote.map(length),
+            local: self.local.map(length),
+            port: self.port.is_some(),
         }
     }
 
@@ -51,14 +59,31 @@ impl Criteria {
         let mut key = [0; CRITERIA_KEY_LEN];
         if let Some(VrfId(id)) = self.vrf {
             key[0] = 1;
-            key[4..8].copy_from_slice(&id.to_ne_bytes());
+            key[8..12].copy_from_slice(&id.to_ne_bytes());
         }
         if let Some(prefix) = self.remote {
             key[1] = prefix.addr().family() as u8;
             key[2] = prefix.prefixlen();
-            key[8..24].copy_from_slice(prefix.addr().padded());
+            key[12..28].copy_from_slice(prefix.addr().padded());
+        }
+        if let Some(prefix) = self.local {
+            key[3] = prefix.addr().family() as u8;
+            key[4] = prefix.prefixlen();
+            key[28..44].copy_from_slice(prefix.addr().padded());
+        }
+        if let Some(port) = self.port {
+            key[5] = 1;
+            key[6..8].copy_from_slice(&port.to_ne_bytes());
         }
         key
+    }
+
+    /// Greater is more specific: a VRF over none, the longer prefix of the peer, the longer one of
+    /// this end, a port over none; of two ports the lower one, which is the service as a rule. Of
+    /// the criteria that one connection matches, no two are equal in this.
+    pub(super) fn specificity(&self) -> impl Ord {
+        let port = self.port.map(Reverse);
+        (self.shape().specificity(), port)
     }
 }
 
@@ -76,76 +101,103 @@ pub struct Side {
 pub struct Pair {
     /// The peer's address, not IPv4-mapped.
     remote: Addr,
+    /// The address of this end, not IPv4-mapped; the unspecified one if it is not known.
+    local: Addr,
+    /// The ports of both ends; 0 if one is not known.
+    ports: [u16; 2],
     side: Side,
 }
 
 impl Pair {
     /// The connection of a segment that is sent.
     pub fn of_sent(ends: &Endpoints, side: Side) -> Self {
-        Self::new(ends.dst, side)
+        Self {
+            remote: ends.dst.unmapped(),
+            local: ends.src.unmapped(),
+            ports: [ends.src_port, ends.dst_port],
+            side,
+        }
     }
 
     /// The connection of a segment that has come.
     pub fn of_received(ends: &Endpoints, side: Side) -> Self {
-        Self::new(ends.src, side)
-    }
-
-    fn new(remote: Addr, side: Side) -> Self {
         Self {
-            remote: remote.unmapped(),
+            remote: ends.src.unmapped(),
+            local: ends.dst.unmapped(),
+            ports: [ends.dst_port, ends.src_port],
             side,
         }
     }
 }
 
-/// Which fields criteria use, and how long their prefix is.
+/// A prefix, without its address.
+type Length = (Family, u8);
+
+/// Which fields criteria use, and how long their prefixes are.
 ///
-/// Ordered by preference, the most specific first: a VRF over none, then the longer prefix, an
-/// unbound key last; an IPv4 prefix counts as one of mapped addresses, 96 bits longer. Two shapes
-/// that then differ only in family come in a fixed order, which never decides anything, for no peer
-/// matches both.
+/// Ordered by preference, the most specific first: see [`Criteria::specificity`]. An IPv4 prefix
+/// counts as one of mapped addresses, 96 bits longer. Two shapes that then differ only in a family
+/// come in a fixed order, which never decides anything, for no connection matches both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     vrf: bool,
-    remote: Option<(Family, u8)>,
+    remote: Option<Length>,
+    local: Option<Length>,
+    port: bool,
 }
 
 impl Shape {
-    /// The only criteria of this shape that `pair` matches; `None` if its family is another. An IPv4
-    /// peer of an IPv6 socket is in IPv6 prefixes too, those that are shorter than what all mapped
-    /// addresses have in common.
-    pub fn criteria_of(&self, pair: &Pair) -> Option<Criteria> {
-        let remote = match self.remote {
+    /// The criteria of this shape that `pair` matches: none if its family is another; two if the
+    /// port decides, of which it has two. An IPv4 connection of an IPv6 socket is in IPv6 prefixes
+    /// too, those that are shorter than what all mapped addresses have in common.
+    pub fn criteria_of(&self, pair: &Pair) -> [Option<Criteria>; 2] {
+        let prefix = |length: Option<Length>, addr: Addr| match length {
+            None => Some(None),
             Some((family, len)) => {
-                let addr = match (family, pair.remote.family(), pair.side.socket) {
-                    (Family::V6, Family::V4, Family::V6) => pair.remote.mapped(),
-                    _ => pair.remote,
+                let addr = match (family, addr.family(), pair.side.socket) {
+                    (Family::V6, Family::V4, Family::V6) => addr.mapped(),
+                    _ => addr,
                 };
                 let prefix = Prefix::around(addr, len);
-                if prefix.addr().family() != family {
-                    return None;
-                }
-                Some(prefix)
+                (prefix.addr().family() == family).then_some(Some(prefix))
             }
-            None => None,
         };
-        Some(Criteria {
+        let is_known = !pair.local.is_unspecified() || self.local.is_none();
+        let (Some(remote), Some(local), true) = (
+            prefix(self.remote, pair.remote),
+            prefix(self.local, pair.local),
+            is_known,
+        ) else {
+            return [None, None];
+        };
+        let with = |port| Criteria {
             vrf: self.vrf.then_some(pair.side.vrf),
             remote,
-        })
+            local,
+            port,
+        };
+        let [here, there] = pair.ports;
+        if !self.port {
+            [Some(with(None)), None]
+        } else {
+            let other = (there != here).then(|| with(Some(there)));
+            [Some(with(Some(here))), other]
+        }
     }
 
-    /// Greater is more specific. Of the criteria that one peer matches, no two are equal in this.
-    pub(super) fn specificity(&self) -> (bool, Option<u8>) {
-        let len = self.remote.map(|(family, len)| family.mapped_len(len));
-        (self.vrf, len)
+    /// Greater is more specific.
+    fn specificity(&self) -> impl Ord {
+        let len = |length: Option<Length>| length.map(|(family, len)| family.mapped_len(len));
+        (self.vrf, len(self.remote), len(self.local), self.port)
     }
 }
 
 impl Ord for Shape {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_specificity = other.specificity().cmp(&self.specificity());
-        by_specificity.then_with(|| self.remote.cmp(&other.remote))
+        by_specificity
+            .then_with(|| self.remote.cmp(&other.remote))
+            .then_with(|| self.local.cmp(&other.local))
     }
 }
 
@@ -250,11 +302,11 @@ pub struct KeySpec {
     pub alg: Algorithm,
     /// Bytes of the master key: 0..=80.
     pub key_len: u8,
-    /// The connections that it is for; but see [`Self::in_its_vrf`].
+    /// The connections that it is for; but see [`parse_key`] for its VRF.
     pub criteria: Criteria,
-    /// The interface index by which its VRF was given; 0 for outside of all VRFs, `None` for any.
-    pub ifindex: Option<u32>,
-    /// Its IPv4 address was given as an IPv6 one, `::ffff:a.b.c.d`.
+    /// How its VRF was given.
+    pub vrf: Given,
+    /// Its IPv4 addresses were given as IPv6 ones, `::ffff:a.b.c.d`.
     pub mapped: bool,
     /// When it may sign; but see [`Self::send_validity`].
     pub send_lifetime: Lifetime,
@@ -285,16 +337,10 @@ impl Identity {
 }
 
 impl KeySpec {
-    /// The key that was asked for, its VRF being the one that has the index now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Inval`]: `vrf_at` says that there is none.
-    pub fn in_its_vrf(mut self, vrf_at: impl Fn(u32) -> Option<VrfId>) -> Result<Self, Error> {
-        if let Some(index) = self.ifindex.filter(|index| *index != 0) {
-            self.criteria.vrf = Some(vrf_at(index).ok_or(Error::Inval)?);
-        }
-        Ok(self)
+    /// The key that was asked for, in the VRF that was meant.
+    pub fn in_vrf(mut self, vrf: VrfId) -> Self {
+        self.criteria.vrf = Some(vrf);
+        self
     }
 
     /// The key's identity.
@@ -356,8 +402,8 @@ impl KeySpec {
 /// What `TCP_AUTHOPT_KEY` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyRequest {
-    /// Delete the key of this identity; if an interface index is given, in the VRF that it means.
-    Delete(Identity, Option<u32>),
+    /// Delete the key of this identity, in the VRF that is given.
+    Delete(Identity, Given),
     /// Add this key, or replace the one of its identity, in the VRF that it means.
     Add(KeySpec),
 }
@@ -365,43 +411,45 @@ pub enum KeyRequest {
 /// Reads a `struct tcp_authopt_key` given to a socket of family `socket`.
 ///
 /// A field whose flag is unset is ignored. The master key stays in `key`: see
-/// [`KeySpec::master_key`]. Which VRF has the interface index it does not know: that VRF is
-/// [`VrfId::UNKNOWN`].
+/// [`KeySpec::master_key`]. Which VRF has the interface index or the name it does not know: that VRF
+/// is [`VrfId::UNKNOWN`].
 ///
 /// # Errors
 ///
 /// [`Error::NoEnt`] for a deletion that names what no key can be, [`Error::Inval`] for all else. A
-/// deletion minds unknown flags and the key length, and after those nothing but its identity.
+/// deletion minds unknown flags, reserved bytes and the key length, and after those nothing but its
+/// identity.
 pub fn parse_key(key: &[u8; uapi::KEY_LEN], socket: Family) -> Result<KeyRequest, Error> {
     let flags = u32::from_ne_bytes(field(key, 0));
     let [send_id, recv_id, alg, key_len] = field(key, 4);
     let has = |flag| flags & flag != 0;
-    if flags & !key_flag::KNOWN != 0 || usize::from(key_len) > uapi::MAX_MASTER_KEY_LEN {
+    let mut reserved = key_at::RESERVED
+        .into_iter()
+        .flat_map(|range| key.get(range));
+    if flags & !key_flag::KNOWN != 0
+        || usize::from(key_len) > uapi::MAX_MASTER_KEY_LEN
+        || reserved.any(|bytes| bytes.iter().any(|byte| *byte != 0))
+    {
         return Err(Error::Inval);
     }
 
-    let ifindex = has(key_flag::IFINDEX).then(|| u32::from_ne_bytes(field(key, key_at::IFINDEX)));
-    let given = parse_criteria(key, flags, ifindex);
+    let given = parse_criteria(key, flags);
     let (send_id, recv_id) = (KeyId(send_id), KeyId(recv_id));
     if has(key_flag::DEL) {
+        let given = given.ok_or(Error::NoEnt)?;
         let identity = Identity {
             send_id,
             recv_id,
-            criteria: given.ok_or(Error::NoEnt)?.0,
+            criteria: given.criteria,
             prefixlen_given: has(key_flag::PREFIXLEN),
         };
-        return Ok(KeyRequest::Delete(
-            identity,
-            ifindex.filter(|index| *index != 0),
-        ));
+        return Ok(KeyRequest::Delete(identity, given.vrf));
     }
 
-    let (criteria, family) = given.ok_or(Error::Inval)?;
-    if family.is_some_and(|family| family != socket) {
+    let given = given.ok_or(Error::Inval)?;
+    if given.family.is_some_and(|family| family != socket) {
         return Err(Error::Inval);
     }
-    let remote = criteria.remote;
-    let mapped = remote.is_some_and(|prefix| Some(prefix.addr().family()) != family);
     let alg = Algorithm::try_from(alg)?;
     let time = |flag, at| has(flag).then(|| u64::from_ne_bytes(field(key, at)));
     let send_lifetime = Lifetime {
@@ -422,51 +470,92 @@ pub fn parse_key(key: &[u8; uapi::KEY_LEN], socket: Family) -> Result<KeyRequest
         recv_id,
         alg,
         key_len,
-        criteria,
-        ifindex,
-        mapped,
+        criteria: given.criteria,
+        vrf: given.vrf,
+        mapped: given.mapped,
         send_lifetime,
         recv_lifetime,
     }))
 }
 
-/// The criteria in a `struct tcp_authopt_key`, and the family that its address was given in. `None`
-/// if no key can have them: an address that is neither IPv4 nor IPv6, a prefix out of range, with
-/// host bits, or of no address.
-fn parse_criteria(
-    key: &[u8; uapi::KEY_LEN],
-    flags: u32,
-    ifindex: Option<u32>,
-) -> Option<(Criteria, Option<Family>)> {
-    let has = |flag| flags & flag != 0;
-    let vrf = ifindex.map(|index| match index {
-        0 => VrfId::OUTSIDE,
-        _ => VrfId::UNKNOWN,
-    });
-    let (remote, family) = match (has(key_flag::ADDR_BIND), has(key_flag::PREFIXLEN)) {
-        (true, prefixlen_given) => {
-            let (prefix, family) = parse_remote(key, prefixlen_given)?;
-            (Some(prefix), Some(family))
-        }
-        (false, true) => return None,
-        (false, false) => (None, None),
-    };
-    Some((Criteria { vrf, remote }, family))
+/// Criteria, and the form in which they were given.
+struct GivenCriteria {
+    criteria: Criteria,
+    vrf: Given,
+    /// That of the addresses; `None` if there are none.
+    family: Option<Family>,
+    /// They are IPv4 addresses, in the form of IPv6.
+    mapped: bool,
 }
 
-/// The prefix in a `struct tcp_authopt_key`, of full length if none is given; and the family that it
-/// was given in.
-fn parse_remote(key: &[u8; uapi::KEY_LEN], prefixlen_given: bool) -> Option<(Prefix, Family)> {
-    let family = Family::from_af(u16::from_ne_bytes(field(key, key_at::ADDR)))?;
-    let addr = match family {
-        Family::V4 => Addr::v4(field(key, key_at::ADDR_V4)),
-        Family::V6 => Addr::v6(field(key, key_at::ADDR_V6)),
+/// The criteria in a `struct tcp_authopt_key`. `None` if no key can have them: an address that is
+/// neither IPv4 nor IPv6, a prefix out of range, with host bits, or of no address, two addresses of
+/// which no connection has both, port 0, a name that no VRF has, two ways of saying which VRF.
+fn parse_criteria(key: &[u8; uapi::KEY_LEN], flags: u32) -> Option<GivenCriteria> {
+    let has = |flag| flags & flag != 0;
+    let vrf = match (has(key_flag::IFINDEX), has(key_flag::VRF_NAME)) {
+        (true, true) => return None,
+        (true, false) => match u32::from_ne_bytes(field(key, key_at::IFINDEX)) {
+            0 => Given::Outside,
+            index => Given::Index(index),
+        },
+        (false, true) => Given::Named(Name::parse(field(key, key_at::VRF))?),
+        (false, false) => Given::Any,
     };
-    let len = if prefixlen_given {
-        let len = i32::from_ne_bytes(field(key, key_at::PREFIXLEN));
-        u8::try_from(len).ok()?
-    } else {
-        family.bits()
+
+    let family = Family::from_af(u16::from_ne_bytes(field(key, key_at::ADDR)));
+    let prefix = |addr_flag, at_v4, at_v6, len_flag, len_at| {
+        if !has(addr_flag) {
+            return (!has(len_flag)).then_some(None);
+        }
+        let family = family?;
+        let addr = match family {
+            Family::V4 => Addr::v4(field(key, at_v4)),
+            Family::V6 => Addr::v6(field(key, at_v6)),
+        };
+        let len = if has(len_flag) {
+            u8::try_from(i32::from_ne_bytes(field(key, len_at))).ok()?
+        } else {
+            family.bits()
+        };
+        Some(Some(Prefix::new(addr, len)?))
     };
-    Some((Prefix::new(addr, len)?, family))
+    let remote = prefix(
+        key_flag::ADDR_BIND,
+        key_at::ADDR_V4,
+        key_at::ADDR_V6,
+        key_flag::PREFIXLEN,
+        key_at::PREFIXLEN,
+    )?;
+    let local = prefix(
+        key_flag::LOCAL_ADDR,
+        key_at::LOCAL,
+        key_at::LOCAL,
+        key_flag::LOCAL_PREFIXLEN,
+        key_at::LOCAL_PREFIXLEN,
+    )?;
+    let family_of = |prefix: Option<Prefix>| prefix.map(|it| it.addr().family());
+    let families = (family_of(remote), family_of(local));
+    if matches!(families, (Some(remote), Some(local)) if remote != local) {
+        return None;
+    }
+
+    let port =
+        has(key_flag::SERVICE_PORT).then(|| u16::from_ne_bytes(field(key, key_at::SERVICE_PORT)));
+    if port == Some(0) {
+        return None;
+    }
+    let criteria = Criteria {
+        vrf: vrf.in_criteria(),
+        remote,
+        local,
+        port,
+    };
+    let kept = families.0.or(families.1);
+    Some(GivenCriteria {
+        criteria,
+        vrf,
+        family: kept.and(family),
+        mapped: kept.is_some() && kept != family,
+    })
 }

@@ -85,7 +85,7 @@ pub fn send_key<C: Candidate>(
         let spec = key.spec();
         (
             Some(spec.send_id) == preferred,
-            spec.criteria.shape().specificity(),
+            spec.criteria.specificity(),
             policy.rule.rank(validity),
             Reverse(spec.send_id),
             key.serial(),
@@ -103,7 +103,7 @@ pub fn rnext_key<C: Candidate>(
     choose(matching, KeySpec::recv_validity, now, |key, validity| {
         let spec = key.spec();
         (
-            spec.criteria.shape().specificity(),
+            spec.criteria.specificity(),
             policy.rule.rank(validity),
             Reverse(spec.recv_id),
             key.serial(),
@@ -124,7 +124,7 @@ pub fn recv_key<C: Candidate>(
     now: u64,
 ) -> Chosen<C> {
     let with_keyid = matching.filter(|key| key.spec().recv_id == keyid);
-    let rank = |key: &C, _| (key.spec().criteria.shape().specificity(), key.serial());
+    let rank = |key: &C, _| (key.spec().criteria.specificity(), key.serial());
     let valid = choose(with_keyid.clone(), KeySpec::recv_validity, now, rank);
     if valid.key.is_some() || policy.accept_tolerance == 0 {
         return valid;

@@ -17,7 +17,7 @@ pub const TCP_AO_REPAIR: i32 = 42;
 /// Size of `struct tcp_authopt`.
 pub const AUTHOPT_LEN: usize = 8;
 /// Size of `struct tcp_authopt_key`.
-pub const KEY_LEN: usize = 256;
+pub const KEY_LEN: usize = 320;
 /// Size of `struct tcp_repair_authopt`.
 pub const REPAIR_LEN: usize = 24;
 /// Longest master key.
@@ -63,8 +63,16 @@ pub mod key_flag {
     pub const RECV_LIFETIME_BEGIN: u32 = 1 << 9;
     /// `recv_lifetime_end` is set.
     pub const RECV_LIFETIME_END: u32 = 1 << 10;
+    /// `local` is set: the key is for connections of that address of this end only.
+    pub const LOCAL_ADDR: u32 = 1 << 20;
+    /// `local_prefixlen` is set: the key is for all addresses in that prefix of `local`.
+    pub const LOCAL_PREFIXLEN: u32 = 1 << 21;
+    /// `service_port` is set: the key is for connections of which either end has that port.
+    pub const SERVICE_PORT: u32 = 1 << 22;
+    /// `vrf` is set: the key is for the VRF of that name only.
+    pub const VRF_NAME: u32 = 1 << 23;
     /// All of them.
-    pub const KNOWN: u32 = (1 << 11) - 1;
+    pub const KNOWN: u32 = ((1 << 11) - 1) | LOCAL_ADDR | LOCAL_PREFIXLEN | SERVICE_PORT | VRF_NAME;
 }
 
 /// Offsets in `struct tcp_authopt_key`. Its first 8 bytes are the flags and four single bytes.
@@ -83,6 +91,14 @@ pub(super) mod key_at {
     pub const SEND_LIFETIME_END: usize = 232;
     pub const RECV_LIFETIME_BEGIN: usize = 240;
     pub const RECV_LIFETIME_END: usize = 248;
+    /// An address, IPv4 in the first 4 bytes, of the family that `ADDR` has.
+    pub const LOCAL: usize = 256;
+    pub const LOCAL_PREFIXLEN: usize = 272;
+    pub const SERVICE_PORT: usize = 276;
+    /// Zero: 2 bytes, and 24.
+    pub const RESERVED: [core::ops::Range<usize>; 2] = [278..280, 296..320];
+    /// A name, padded with zeros.
+    pub const VRF: usize = 280;
 }
 
 /// The `N` bytes of `buf` from `at`; zeros if it is shorter.

@@ -81,33 +81,46 @@ pub fn connect(
 /// Requests that peers with keys may have beyond a listener's backlog, where that is smaller.
 pub const SPARE_REQUESTS: u32 = 256;
 
-/// What to do with a SYN for which a listener has no room among its requests, or which it would
-/// answer by a SYN cookie.
+/// A listener has no room among its requests, or would answer by a SYN cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crowded {
-    /// What the stack does: its sender is nobody's peer.
+pub struct Crowd {
+    /// So many requests does it have.
+    pub requests: u32,
+    /// The most that it is to have.
+    pub backlog: u32,
+}
+
+/// What to do with a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syn {
+    /// What the stack does.
     Stack,
-    /// Make it a request all the same.
+    /// Make it a request although there are too many.
     Admit,
     /// Drop it.
     Drop,
+    /// Discard it as other segments are.
+    Discard(Discard),
 }
 
-/// A signed SYN of a peer with keys was verified, so that nobody without a key, however many SYNs he
-/// sends, keeps a peer out; and no connection of such a peer is opened by a cookie, whose ISNs are
-/// those that the ACK shows, so that a recorded one could be played again as a whole.
+/// What becomes of a SYN. `keyed`: a key matches the connection that it asks for. `signed`: it carries
+/// AO, and so was verified before, unless a key came in between; the ACK will show then.
 ///
-/// Old signed SYNs can be played, too. They make one request for each pair of ports, so there is a
-/// bound: as many again as the backlog, and no fewer than [`SPARE_REQUESTS`].
+/// Whether an unsigned one has to be signed is asked twice: before, when only its sender is known
+/// (`tcp_ao_do_lookup()`), and here, where its address at this end and its ports are.
 ///
-/// `signed` is not *verified* where a peer's first key has come since: the ACK will show. An unsigned
-/// one would be refused then.
-pub fn crowded(keyed: bool, signed: bool, requests: u32, backlog: u32) -> Crowded {
-    let bound = backlog.saturating_add(backlog.max(SPARE_REQUESTS));
-    match (keyed, signed) {
-        (false, _) => Crowded::Stack,
-        (true, true) if requests < bound => Crowded::Admit,
-        (true, _) => Crowded::Drop,
+/// In a crowd a signed SYN of a peer with keys is proof enough of him, so that nobody without a key,
+/// however many SYNs he sends, keeps a peer out; and no connection of such a peer is opened by a
+/// cookie, whose ISNs are those that the ACK shows, so that a recorded one could be played again as a
+/// whole. Old signed SYNs can be played, too. They make one request for each pair of ports, so there
+/// is a bound: as many again as the backlog, and no fewer than [`SPARE_REQUESTS`].
+pub fn syn(keyed: bool, signed: bool, crowd: Option<Crowd>) -> Syn {
+    let bound = |backlog: u32| backlog.saturating_add(backlog.max(SPARE_REQUESTS));
+    match (keyed, signed, crowd) {
+        (false, _, _) | (true, true, None) => Syn::Stack,
+        (true, false, _) => Syn::Discard(Discard::Required),
+        (true, true, Some(crowd)) if crowd.requests < bound(crowd.backlog) => Syn::Admit,
+        (true, true, Some(_)) => Syn::Drop,
     }
 }
 

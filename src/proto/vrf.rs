@@ -45,6 +45,43 @@ impl Name {
         }
         Self(bytes)
     }
+
+    /// The name that somebody gives; `None` if the kernel would give it to no device, or something
+    /// is behind it.
+    pub fn parse(bytes: [u8; NAME_LEN]) -> Option<Self> {
+        let len = bytes.iter().position(|byte| *byte == 0)?;
+        let (name, padding) = bytes.split_at(len);
+        let is_wrong = |byte: &u8| matches!(byte, b'/' | b':' | b' ' | b'\t'..=b'\r' | 0xa0);
+        let is_good = !matches!(name, b"" | b"." | b"..")
+            && !name.iter().any(is_wrong)
+            && padding.iter().all(|byte| *byte == 0);
+        is_good.then_some(Self(bytes))
+    }
+}
+
+/// Which VRF somebody means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Any, and where there is none.
+    Any,
+    /// Only where there is none.
+    Outside,
+    /// The one whose device has this index now.
+    Index(u32),
+    /// The one of this name, whether or not it has a device now.
+    Named(Name),
+}
+
+impl Given {
+    /// What criteria say of it. Which VRF has the index or name is not known here: it is
+    /// [`VrfId::UNKNOWN`].
+    pub fn in_criteria(self) -> Option<VrfId> {
+        match self {
+            Self::Any => None,
+            Self::Outside => Some(VrfId::OUTSIDE),
+            Self::Index(_) | Self::Named(_) => Some(VrfId::UNKNOWN),
+        }
+    }
 }
 
 /// A VRF.
@@ -77,6 +114,11 @@ pub fn with_device(vrfs: &[Vrf], ifindex: u32) -> Option<usize> {
     vrfs.iter().position(|vrf| vrf.ifindex == Some(ifindex))
 }
 
+/// The place of the VRF with this name.
+pub fn with_name(vrfs: &[Vrf], name: Name) -> Option<usize> {
+    vrfs.iter().position(|vrf| vrf.name == name)
+}
+
 /// The place of the VRF that waits for a device of this name.
 pub fn waiting_for(vrfs: &[Vrf], name: Name) -> Option<usize> {
     vrfs.iter()
@@ -84,11 +126,14 @@ pub fn waiting_for(vrfs: &[Vrf], name: Name) -> Option<usize> {
 }
 
 /// The interface index to show for a key that is for `vrf`: that of the device; while there is none,
-/// `given`, by which the key was added.
-pub fn index_to_show(vrfs: &[Vrf], vrf: Option<VrfId>, given: Option<u32>) -> u32 {
+/// the one that was `given` with the key, or 0.
+pub fn index_to_show(vrfs: &[Vrf], vrf: Option<VrfId>, given: Given) -> u32 {
     let at = vrf.and_then(|id| with_id(vrfs, id));
     let now = at.and_then(|at| vrfs.get(at)?.ifindex);
-    now.or(given).unwrap_or(0)
+    match (now, given) {
+        (Some(index), _) | (None, Given::Index(index)) => index,
+        (None, _) => 0,
+    }
 }
 
 /// What a new name of a device means.

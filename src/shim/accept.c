@@ -39,10 +39,10 @@ static bool tao_is_crowded(const struct sock *sk)
 }
 
 /*
- * A SYN that the stack would answer by a cookie, or drop, since there are too many requests. One
- * whose MAC is right is proof enough of a peer, and gets a request with an ISN that is new: to the
- * stack it is as if a TIME-WAIT socket had let it begin anew. What opens by a cookie has the ISNs
- * that its ACK shows, so that all of a recorded connection could be played again.
+ * Every SYN that passed what a segment has to pass. One that has to be signed and is not goes no
+ * further. One that is, and that the stack would answer by a cookie or drop, since there are too many
+ * requests, gets a request with an ISN that is new: to the stack it is as if a TIME-WAIT socket had
+ * let it begin anew. See syn() in src/proto/verdict.rs.
  */
 bool tao_before_conn_request(struct ftrace_regs *fregs)
 {
@@ -55,18 +55,20 @@ bool tao_before_conn_request(struct ftrace_regs *fregs)
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct net *net = sock_net(sk);
 	struct tao_ends ends;
+	bool is_crowded;
 	int l3index;
 
-	if (!conn || TCP_SKB_CB(skb)->tcp_tw_isn || !tao_is_crowded(sk))
+	if (!conn)
 		return false;
+	is_crowded = !TCP_SKB_CB(skb)->tcp_tw_isn && tao_is_crowded(sk);
 	l3index = l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb));
 	tao_ends_of_skb(skb, rsk_ops->family, tao_side_at(sk, l3index), &ends);
-	switch (tao_rust_crowded(conn, &ends, tao_rust_find_ao((const u8 *)th, th->doff * 4),
-				 inet_csk_reqsk_queue_len(sk),
-				 READ_ONCE(sk->sk_max_ack_backlog))) {
-	case TAO_CROWDED_STACK:
+	switch (tao_rust_syn(conn, sk, &ends, tao_rust_find_ao((const u8 *)th, th->doff * 4),
+			     is_crowded, inet_csk_reqsk_queue_len(sk),
+			     READ_ONCE(sk->sk_max_ack_backlog))) {
+	case TAO_SYN_STACK:
 		return false;
-	case TAO_CROWDED_ADMIT:
+	case TAO_SYN_ADMIT:
 		/* 0 would mean that there is none. */
 		TCP_SKB_CB(skb)->tcp_tw_isn = af_ops->init_seq_and_ts_off(net, skb).seq ?: 1;
 		return false;

@@ -31,8 +31,9 @@ bool tao_rust_takes_md5(const struct tao_conn *conn);
 bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_ends *ends);
-enum tao_crowded tao_rust_crowded(const struct tao_conn *conn, const struct tao_ends *ends,
-				  bool is_signed, __u32 requests, __u32 backlog);
+enum tao_syn tao_rust_syn(const struct tao_conn *conn, const struct sock *sk,
+			  const struct tao_ends *ends, bool is_signed, bool is_crowded,
+			  __u32 requests, __u32 backlog);
 enum tao_child tao_rust_child(const struct tao_conn *listener, const struct tao_ends *ends,
 			      bool is_signed, enum tao_origin origin);
 

@@ -148,7 +148,7 @@ static_assert(offsetof(struct tao_conn, traffic_keys) ==
  *
  * Rust's Mkt begins with it.
  */
-#define TAO_CRITERIA_LEN	24
+#define TAO_CRITERIA_LEN	44
 struct tao_mkt {
 	struct rhlist_head	link;
 	__u8			criteria[TAO_CRITERIA_LEN];
@@ -190,11 +190,11 @@ enum tao_context {
 	TAO_UNPROTECTED,	/* any state of a connection that is not protected */
 };
 
-/* What becomes of a SYN for which the stack has no room, or which it would answer by a cookie. */
-enum tao_crowded {
-	TAO_CROWDED_STACK,	/* what the stack does */
-	TAO_CROWDED_ADMIT,	/* it becomes a request all the same */
-	TAO_CROWDED_DROP,
+/* What becomes of a SYN. */
+enum tao_syn {
+	TAO_SYN_STACK,		/* what the stack does */
+	TAO_SYN_ADMIT,		/* it becomes a request, though there are too many */
+	TAO_SYN_DROP,
 };
 
 /* What a child is made of. */

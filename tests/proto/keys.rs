@@ -16,6 +16,9 @@ use tcp_authopt::proto::mkt::Lifetime;
 use tcp_authopt::proto::segment::Covers;
 use tcp_authopt::proto::show;
 use tcp_authopt::proto::uapi::key_flag::*;
+use tcp_authopt::proto::uapi::KEY_LEN;
+use tcp_authopt::proto::vrf::Given;
+use tcp_authopt::proto::vrf::Name;
 use tcp_authopt::proto::vrf::VrfId;
 use tcp_authopt::proto::wire::KeyId;
 
@@ -23,16 +26,17 @@ use crate::support::any_key;
 use crate::support::key;
 use crate::support::prefix;
 use crate::support::With;
+use crate::support::ANY;
 
 const RED: VrfId = VrfId(70);
 
 /// A `struct tcp_authopt_key`: send_id 12, recv_id 23, algorithm 1, key "abc", bound to nothing.
 #[derive(Clone)]
-struct Raw([u8; 256]);
+struct Raw([u8; KEY_LEN]);
 
 impl Raw {
     fn new(flags: u32) -> Self {
-        let raw = Self([0; 256]).put(0, &flags.to_ne_bytes());
+        let raw = Self([0; KEY_LEN]).put(0, &flags.to_ne_bytes());
         raw.put(4, &[12, 23, 1, 3]).put(8, b"abc")
     }
 
@@ -78,11 +82,32 @@ impl Raw {
         self.put(224, &bytes)
     }
 
-    /// The request on a socket of that family, interface 7 being that of the only VRF.
+    /// An address of this end, after that of the peer has said which family.
+    fn local(self, octets: &[u8]) -> Self {
+        self.put(256, octets)
+    }
+
+    fn local_prefixlen(self, prefixlen: i32) -> Self {
+        self.put(272, &prefixlen.to_ne_bytes())
+    }
+
+    fn port(self, port: u16) -> Self {
+        self.put(276, &port.to_ne_bytes())
+    }
+
+    fn vrf_name(self, name: &[u8]) -> Self {
+        self.put(280, name)
+    }
+
+    /// The request on a socket of that family, interface 7 being that of the only VRF, red.
     fn parse_on(&self, socket: Family) -> Result<KeyRequest, Error> {
-        let vrf_at = |index| (index == 7).then_some(RED);
+        let red = Name::new(*b"red\0\0\0\0\0\0\0\0\0\0\0\0\0");
         Ok(match parse_key(&self.0, socket)? {
-            KeyRequest::Add(spec) => KeyRequest::Add(spec.in_its_vrf(vrf_at)?),
+            KeyRequest::Add(spec) => match spec.vrf {
+                Given::Index(7) => KeyRequest::Add(spec.in_vrf(RED)),
+                Given::Named(name) if name == red => KeyRequest::Add(spec.in_vrf(RED)),
+                _ => KeyRequest::Add(spec),
+            },
             delete => delete,
         })
     }
@@ -111,8 +136,8 @@ impl Raw {
 
     fn deletes(&self) -> Result<Identity, Error> {
         match self.parse()? {
-            KeyRequest::Delete(identity, None) => Ok(identity),
-            KeyRequest::Delete(identity, Some(7)) => Ok(identity.in_vrf(RED)),
+            KeyRequest::Delete(identity, Given::Any | Given::Outside) => Ok(identity),
+            KeyRequest::Delete(identity, Given::Index(7)) => Ok(identity.in_vrf(RED)),
             other => panic!("{other:?}"),
         }
     }
@@ -249,40 +274,142 @@ fn prefix_of_length_0() {
 fn vrfs() {
     let read = |raw: Raw| {
         let spec = raw.spec();
-        (spec.criteria.vrf, spec.ifindex)
+        (spec.criteria.vrf, spec.vrf)
     };
-    let outside = Some(VrfId::OUTSIDE);
-    assert_eq!(read(Raw::new(0).ifindex(7)), (None, None));
-    assert_eq!(read(Raw::new(IFINDEX)), (outside, Some(0)));
-    assert_eq!(read(Raw::new(IFINDEX).ifindex(7)), (Some(RED), Some(7)));
+    let red = Name::parse(*b"red\0\0\0\0\0\0\0\0\0\0\0\0\0").unwrap();
+    assert_eq!(
+        read(Raw::new(0).ifindex(7).vrf_name(b"red")),
+        (None, Given::Any)
+    );
+    assert_eq!(
+        read(Raw::new(IFINDEX)),
+        (Some(VrfId::OUTSIDE), Given::Outside)
+    );
+    assert_eq!(
+        read(Raw::new(IFINDEX).ifindex(7)),
+        (Some(RED), Given::Index(7))
+    );
+    assert_eq!(
+        read(Raw::new(VRF_NAME).vrf_name(b"red")),
+        (Some(RED), Given::Named(red))
+    );
 }
 
-/// Which VRF has the index, the namespace knows: until it has said so the key matches nobody.
+/// Which VRF has the index or the name, the namespace knows: until it has said so the key matches
+/// nobody.
 #[test]
 fn vrf_is_unknown_at_first() {
-    let raw = Raw::new(IFINDEX).ifindex(7);
-    let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, Family::V4) else {
-        panic!()
-    };
-    assert_eq!(spec.criteria.vrf, Some(VrfId::UNKNOWN));
-    assert_eq!(spec.in_its_vrf(|_| Some(RED)), Ok(raw.spec()));
-    assert_eq!(spec.in_its_vrf(|_| None), Err(Error::Inval));
-    for flags in [0, IFINDEX] {
-        let spec = Raw::new(flags).spec();
-        assert_eq!(spec.in_its_vrf(|_| panic!("there is none")), Ok(spec));
+    for raw in [
+        Raw::new(IFINDEX).ifindex(8),
+        Raw::new(IFINDEX).ifindex(-7),
+        Raw::new(VRF_NAME).vrf_name(b"blue"),
+    ] {
+        let spec = raw.spec();
+        assert_eq!(spec.criteria.vrf, Some(VrfId::UNKNOWN));
+        assert_eq!(spec.in_vrf(RED).criteria.vrf, Some(RED));
     }
 }
 
-/// A VRF has its keys, by whichever index each was added.
+/// A VRF has its keys, by whichever index each was added, or by its name.
 #[test]
-fn identity_is_blind_to_the_index_of_a_vrf() {
-    let spec = Raw::new(IFINDEX).ifindex(7).spec();
-    let Ok(KeyRequest::Add(other)) = parse_key(&Raw::new(IFINDEX).ifindex(8).0, Family::V4) else {
-        panic!()
-    };
-    let other = other.in_its_vrf(|_| Some(RED)).unwrap();
-    assert_eq!(spec.identity(), other.identity());
-    assert_ne!(spec.ifindex, other.ifindex);
+fn identity_is_blind_to_how_a_vrf_is_given() {
+    let by_index = Raw::new(IFINDEX).ifindex(7).spec();
+    let by_another = Raw::new(IFINDEX).ifindex(8).spec().in_vrf(RED);
+    let by_name = Raw::new(VRF_NAME).vrf_name(b"red").spec();
+    assert_eq!(by_index.identity(), by_another.identity());
+    assert_eq!(by_index.identity(), by_name.identity());
+    assert_ne!(by_index.vrf, by_another.vrf);
+}
+
+#[test]
+fn names_that_no_vrf_has() {
+    for name in [
+        &b""[..],
+        b".",
+        b"..",
+        b"a/b",
+        b"a:b",
+        b"a b",
+        b"a\n",
+        b"red\0x",
+        b"sixteen letters!",
+    ] {
+        let raw = Raw::new(VRF_NAME).vrf_name(name);
+        assert_eq!(raw.parse(), Err(Error::Inval), "{name:?}");
+        let raw = Raw::new(VRF_NAME | DEL).vrf_name(name);
+        assert_eq!(raw.parse(), Err(Error::NoEnt), "{name:?}");
+    }
+    for name in [&b"a"[..], b"...", b"fifteen.letters", "\u{e4}".as_bytes()] {
+        assert!(
+            Raw::new(VRF_NAME).vrf_name(name).parse().is_ok(),
+            "{name:?}"
+        );
+    }
+    let both = Raw::new(VRF_NAME | IFINDEX).vrf_name(b"red").ifindex(7);
+    assert_eq!(both.parse(), Err(Error::Inval));
+}
+
+#[test]
+fn reserved_bytes_are_zero() {
+    for at in [278, 279, 296, 319] {
+        for flags in [0, DEL, SERVICE_PORT] {
+            let raw = Raw::new(flags).port(179).put(at, &[1]);
+            assert_eq!(raw.parse(), Err(Error::Inval), "{at}");
+        }
+    }
+}
+
+#[test]
+fn ports() {
+    assert_eq!(Raw::new(0).port(179).spec().criteria.port, None);
+    let port = Raw::new(SERVICE_PORT).port(179).spec().criteria.port;
+    assert_eq!(port, Some(179));
+    assert_eq!(Raw::new(SERVICE_PORT).parse(), Err(Error::Inval));
+    assert_eq!(Raw::new(SERVICE_PORT | DEL).parse(), Err(Error::NoEnt));
+}
+
+#[test]
+fn local_addresses() {
+    let local = |raw: Raw| raw.spec().criteria.local;
+    let v4 = Raw::new(LOCAL_ADDR)
+        .v4([192, 0, 2, 9])
+        .local(&[10, 0, 0, 1]);
+    assert_eq!(local(v4.clone()), Some(prefix("10.0.0.1/32")));
+    assert_eq!(v4.spec().criteria.remote, None, "its family only");
+    assert_eq!(v4.parse_v6(), Err(Error::Inval));
+    let net = Raw::new(LOCAL_ADDR | LOCAL_PREFIXLEN)
+        .v4([0; 4])
+        .local(&[10, 0, 0, 0]);
+    assert_eq!(
+        local(net.clone().local_prefixlen(8)),
+        Some(prefix("10.0.0.0/8"))
+    );
+    for len in [-1, 6, 33] {
+        assert_eq!(net.clone().local_prefixlen(len).parse(), Err(Error::Inval));
+    }
+    let mapped: Vec<u8> = [&[0; 10][..], &[0xff, 0xff, 10, 0, 0, 1]].concat();
+    let mapped = Raw::new(LOCAL_ADDR).v6([0; 8]).local(&mapped).spec_v6();
+    assert_eq!(mapped.identity(), v4.spec().identity());
+    assert_eq!((mapped.mapped, v4.spec().mapped), (true, false));
+
+    assert_eq!(
+        Raw::new(LOCAL_ADDR).local(&[10, 0, 0, 1]).parse(),
+        Err(Error::Inval)
+    );
+    let length_only = Raw::new(LOCAL_PREFIXLEN).v4([0; 4]).local_prefixlen(8);
+    assert_eq!(length_only.parse(), Err(Error::Inval));
+}
+
+/// No connection has an IPv4 address at one end and one of IPv6 at the other.
+#[test]
+fn both_addresses_are_of_one_family() {
+    let both = Raw::new(ADDR_BIND | LOCAL_ADDR).v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]);
+    let mapped: Vec<u8> = [&[0; 10][..], &[0xff, 0xff, 10, 0, 0, 2]].concat();
+    assert_eq!(
+        both.clone().local(&[0xfd; 16]).parse_v6(),
+        Err(Error::Inval)
+    );
+    assert!(both.local(&mapped).parse_v6().is_ok());
 }
 
 #[test]
@@ -302,7 +429,8 @@ fn lifetimes_have_independent_ends() {
 
 #[test]
 fn refuses_unknown_flags() {
-    for bit in 11..32 {
+    let known = LOCAL_ADDR | LOCAL_PREFIXLEN | SERVICE_PORT | VRF_NAME;
+    for bit in (11..32).filter(|bit| known & 1 << bit == 0) {
         assert_eq!(Raw::new(1 << bit).parse(), Err(Error::Inval), "bit {bit}");
         assert_eq!(
             Raw::new(1 << bit | DEL).parse(),
@@ -327,14 +455,14 @@ fn deleting_needs_no_valid_algorithm_lifetime_or_vrf() {
         recv_id: KeyId(23),
         criteria: Criteria {
             vrf: Some(VrfId::UNKNOWN),
-            remote: None,
+            ..ANY
         },
         prefixlen_given: false,
     };
-    let delete = KeyRequest::Delete(expected, Some(99));
+    let delete = KeyRequest::Delete(expected, Given::Index(99));
     assert_eq!(raw.times([2, 1, 0, 0]).parse(), Ok(delete));
     // 0 is no VRF that could have gone.
-    let outside = KeyRequest::Delete(expected.in_vrf(VrfId::OUTSIDE), None);
+    let outside = KeyRequest::Delete(expected.in_vrf(VrfId::OUTSIDE), Given::Outside);
     assert_eq!(Raw::new(DEL | IFINDEX).parse(), Ok(outside));
 }
 
@@ -466,14 +594,6 @@ fn refuses_lifetimes_that_end_before_they_begin() {
     assert_eq!(raw.parse(), Err(Error::Inval));
 }
 
-#[test]
-fn refuses_interfaces_that_are_no_vrf() {
-    for ifindex in [1, 6, 8, -7, i32::MIN] {
-        let raw = Raw::new(IFINDEX).ifindex(ifindex);
-        assert_eq!(raw.parse(), Err(Error::Inval), "{ifindex}");
-    }
-}
-
 // Identity, overlap, replacement.
 
 /// What is not part of the identity: such an add replaces.
@@ -508,6 +628,9 @@ fn identity_sees_ids_vrf_address_and_prefix() {
         Raw::new(bound).v4([10, 0, 0, 0]).prefixlen(32),
         Raw::new(bound).v4([10, 0, 0, 0]).prefixlen(8),
         Raw::new(bound).v4([0; 4]).prefixlen(0),
+        Raw::new(LOCAL_ADDR).v4([0; 4]).local(&[10, 0, 0, 1]),
+        Raw::new(SERVICE_PORT).port(179),
+        Raw::new(SERVICE_PORT).port(646),
     ]
     .map(|raw| raw.spec().identity());
     for (i, a) in identities.iter().enumerate() {
@@ -596,7 +719,11 @@ fn new_mkt_or_the_same_r5() {
 
 fn row(spec: &KeySpec) -> String {
     let mut row = String::new();
-    show::write_row(&mut row, spec, spec.ifindex.unwrap_or(0)).unwrap();
+    let index = match spec.vrf {
+        Given::Index(index) => index,
+        _ => 0,
+    };
+    show::write_row(&mut row, spec, index).unwrap();
     row
 }
 
@@ -682,9 +809,16 @@ fn proc_rows_of_ipv6_are_in_full() {
 
 proptest! {
     #[test]
-    fn parsing_never_panics(raw: [[u8; 32]; 8], flags in 0..0x1000u32, keylen in 0..90u8) {
+    fn parsing_never_panics(
+        raw: [[u8; 32]; 10],
+        flags in 0..0x1000u32,
+        criteria in 0..16u32,
+        keylen in 0..90u8,
+    ) {
         let raw = Raw(raw.concat().try_into().unwrap())
-            .put(0, &flags.to_ne_bytes())
+            .put(0, &(flags | criteria << 20).to_ne_bytes())
+            .put(278, &[0; 2])
+            .put(296, &[0; 24])
             .keylen(keylen);
         for socket in [Family::V4, Family::V6] {
             if let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, socket) {

@@ -14,6 +14,7 @@ use tcp_authopt::proto::addr::Prefix;
 use tcp_authopt::proto::mkt::Criteria;
 use tcp_authopt::proto::mkt::KeySpec;
 use tcp_authopt::proto::mkt::Shape;
+use tcp_authopt::proto::mkt::CRITERIA_KEY_LEN;
 use tcp_authopt::proto::vrf::VrfId;
 
 use crate::support;
@@ -51,16 +52,18 @@ pub fn wide_len(prefix: Prefix) -> usize {
 /// The rule of the ABI, said plainly: IPv4 is a part of IPv6, but for sockets of IPv4 there is
 /// nothing around it.
 pub fn matches(criteria: &Criteria, peer: &Seen) -> bool {
-    let vrf = criteria.vrf.is_none_or(|VrfId(id)| peer.vrf == id);
-    let remote = match criteria.remote {
+    let within = |prefix: Option<Prefix>, addr: Addr| match prefix {
         None => true,
         Some(prefix) => {
             let len = wide_len(prefix);
-            let reaches = peer.addr.family() == Family::V6 || len >= 96;
-            reaches && wide(prefix.addr())[..len] == wide(peer.addr)[..len]
+            let reaches = addr.family() == Family::V6 || len >= 96;
+            reaches && wide(prefix.addr())[..len] == wide(addr)[..len]
         }
     };
-    vrf && remote
+    criteria.vrf.is_none_or(|VrfId(id)| peer.vrf == id)
+        && within(criteria.remote, peer.addr)
+        && within(criteria.local, peer.local)
+        && criteria.port.is_none_or(|port| peer.ports.contains(&port))
 }
 
 fn shape(spec: KeySpec) -> Shape {
@@ -68,7 +71,9 @@ fn shape(spec: KeySpec) -> Shape {
 }
 
 fn matches_peer(spec: KeySpec, peer: &Seen) -> bool {
-    let found = shape(spec).criteria_of(&peer.pair()) == Some(spec.criteria);
+    let found = shape(spec)
+        .criteria_of(&peer.pair())
+        .contains(&Some(spec.criteria));
     assert_eq!(found, matches(&spec.criteria, peer));
     found
 }
@@ -169,11 +174,86 @@ fn vrf_of_a_key() {
     }
 }
 
-/// "A VRF key over one without, then the longer prefix, an unbound key last."
+#[test]
+fn local_address_of_a_key() {
+    let at = |text| Seen {
+        local: addr(text),
+        ..peer("10.0.0.1")
+    };
+    let net = key(1, 1).local("10.0.0.0/24");
+    assert!(matches_peer(net, &at("10.0.0.9")));
+    assert!(!matches_peer(net, &at("10.0.1.9")));
+    assert!(matches_peer(key(1, 1).local("0.0.0.0/0"), &at("10.0.1.9")));
+    let both = net.remote("10.0.0.1/32");
+    assert!(matches_peer(both, &at("10.0.0.9")));
+    assert!(!matches_peer(both.remote("10.0.0.2/32"), &at("10.0.0.9")));
+}
+
+/// A listener does not know the address until a segment shows it: no key is for that connection
+/// which another connection would not have as well.
+#[test]
+fn what_is_not_known_is_in_no_prefix() {
+    for (unknown, nets) in [
+        ("0.0.0.0", ["0.0.0.0/0", "0.0.0.0/8"]),
+        ("::", ["::/0", "::/64"]),
+    ] {
+        let seen = Seen {
+            local: addr(unknown),
+            ..peer(unknown)
+        };
+        assert!(shape(key(1, 1)).criteria_of(&seen.pair())[0].is_some());
+        for net in nets {
+            let shape = shape(key(1, 1).local(net));
+            assert_eq!(shape.criteria_of(&seen.pair()), [None, None], "{net}");
+        }
+    }
+    let seen = Seen {
+        ports: [179, 0],
+        ..peer("10.0.0.1")
+    };
+    assert!(matches_peer(key(1, 1).port(179), &seen));
+    assert!(!matches_peer(key(1, 1).port(646), &seen));
+}
+
+/// "BGP with 10.0.0.0/8, whoever connects" is one key.
+#[test]
+fn port_of_either_end() {
+    for ports in [[179, 1024], [1024, 179], [179, 179]] {
+        let seen = Seen {
+            ports,
+            ..peer("10.0.0.1")
+        };
+        assert!(matches_peer(key(1, 1).port(179), &seen));
+        assert!(!matches_peer(key(1, 1).port(646), &seen));
+        let criteria = shape(key(1, 1).port(179)).criteria_of(&seen.pair());
+        assert_eq!(
+            criteria.iter().flatten().count(),
+            if ports == [179, 179] { 1 } else { 2 }
+        );
+    }
+}
+
+/// "VRF over none; longer peer prefix; longer local prefix; service port over none."
 #[test]
 fn shapes_in_order_of_preference() {
     let order = [
         shape(key(1, 1).vrf(0).remote("10.0.0.1/32")),
+        shape(
+            key(1, 1)
+                .vrf(7)
+                .remote("10.0.0.0/8")
+                .local("10.0.0.0/8")
+                .port(179),
+        ),
+        shape(key(1, 1).vrf(7).remote("10.0.0.0/8").local("10.0.0.0/8")),
+        shape(
+            key(1, 1)
+                .vrf(7)
+                .remote("10.0.0.0/8")
+                .local("10.0.0.0/7")
+                .port(179),
+        ),
+        shape(key(1, 1).vrf(7).remote("10.0.0.0/8").port(179)),
         shape(key(1, 1).vrf(7).remote("10.0.0.0/8")),
         shape(key(1, 1).vrf(0).remote("0.0.0.0/0")),
         shape(key(1, 1).vrf(7)),
@@ -183,6 +263,10 @@ fn shapes_in_order_of_preference() {
         shape(key(1, 1).remote("::ffff:10.0.0.0/103")),
         shape(key(1, 1).remote("0.0.0.0/0")),
         shape(key(1, 1).remote("::/95")),
+        shape(key(1, 1).local("10.0.0.1/32")),
+        shape(key(1, 1).local("0.0.0.0/0").port(179)),
+        shape(key(1, 1).local("0.0.0.0/0")),
+        shape(key(1, 1).port(179)),
         shape(key(1, 1)),
     ];
     for pair in order.windows(2) {
@@ -231,7 +315,7 @@ proptest! {
     /// specific first.
     #[test]
     fn shapes_find_what_a_walk_finds(keys in vec(any_key(), 0..40), peer in any_peer()) {
-        let mut table: HashMap<[u8; 24], Vec<usize>> = HashMap::new();
+        let mut table: HashMap<[u8; CRITERIA_KEY_LEN], Vec<usize>> = HashMap::new();
         let mut shapes = BTreeSet::new();
         for (index, spec) in keys.iter().enumerate() {
             table.entry(spec.criteria.to_key()).or_default().push(index);
@@ -239,18 +323,25 @@ proptest! {
         }
         let found: Vec<usize> = shapes
             .iter()
-            .filter_map(|shape| shape.criteria_of(&peer.pair()))
+            .flat_map(|shape| shape.criteria_of(&peer.pair()))
+            .flatten()
             .flat_map(|criteria| table.get(&criteria.to_key()).cloned().unwrap_or_default())
             .collect();
 
         let mut walked: Vec<usize> = (0..keys.len())
             .filter(|&index| matches(&keys[index].criteria, &peer))
             .collect();
-        walked.sort_by_key(|&index| {
-            let Criteria { vrf, remote } = keys[index].criteria;
-            let len = remote.map_or(-1, |prefix| wide_len(prefix) as i32);
-            (vrf.is_none(), -len)
-        });
+        let rank = |index: &usize| {
+            let Criteria { vrf, remote, local, port } = keys[*index].criteria;
+            let len = |prefix: Option<Prefix>| prefix.map_or(-1, |it| wide_len(it) as i32);
+            (vrf.is_none(), -len(remote), -len(local), port.is_none())
+        };
+        // Of two ports either may come first: the order of a lookup is that of shapes.
+        walked.sort_by_key(|index| (rank(index), *index));
+        let ranks: Vec<_> = found.iter().map(rank).collect();
+        prop_assert!(ranks.is_sorted());
+        let mut found = found;
+        found.sort_by_key(|index| (rank(index), *index));
         prop_assert_eq!(found, walked);
     }
 

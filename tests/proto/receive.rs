@@ -11,13 +11,14 @@ use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::verdict::child;
 use tcp_authopt::proto::verdict::connect;
-use tcp_authopt::proto::verdict::crowded;
 use tcp_authopt::proto::verdict::first_step;
+use tcp_authopt::proto::verdict::syn;
 use tcp_authopt::proto::verdict::Child;
-use tcp_authopt::proto::verdict::Crowded;
+use tcp_authopt::proto::verdict::Crowd;
 use tcp_authopt::proto::verdict::Discard;
 use tcp_authopt::proto::verdict::Origin;
 use tcp_authopt::proto::verdict::Step;
+use tcp_authopt::proto::verdict::Syn;
 use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Auth;
 use tcp_authopt::proto::wire::Isn;
@@ -249,21 +250,36 @@ fn only_a_request_opens_a_connection_of_a_peer_with_keys() {
     );
 }
 
+const NO_CROWD: Option<Crowd> = None;
+
+fn crowd(requests: u32, backlog: u32) -> Option<Crowd> {
+    Some(Crowd { requests, backlog })
+}
+
 #[test]
-fn a_crowd_without_keys_is_the_stacks() {
-    for (signed, requests) in [(false, 0), (true, 0), (true, u32::MAX)] {
-        assert_eq!(crowded(false, signed, requests, 128), Crowded::Stack);
+fn a_syn_without_keys_is_the_stacks() {
+    for signed in [false, true] {
+        for crowd in [NO_CROWD, crowd(0, 128), crowd(u32::MAX, 128)] {
+            assert_eq!(syn(false, signed, crowd), Syn::Stack);
+        }
+    }
+}
+
+#[test]
+fn a_syn_that_must_be_signed_and_is_not() {
+    for crowd in [NO_CROWD, crowd(0, 128), crowd(u32::MAX, 128)] {
+        assert_eq!(syn(true, false, crowd), Syn::Discard(Discard::Required));
     }
 }
 
 #[test]
 fn a_signed_syn_is_admitted_up_to_a_bound() {
+    assert_eq!(syn(true, true, NO_CROWD), Syn::Stack);
     for (backlog, most) in [(0, 255), (1, 256), (256, 511), (1000, 1999)] {
-        assert_eq!(crowded(true, true, most, backlog), Crowded::Admit);
-        assert_eq!(crowded(true, true, most + 1, backlog), Crowded::Drop);
+        assert_eq!(syn(true, true, crowd(most, backlog)), Syn::Admit);
+        assert_eq!(syn(true, true, crowd(most + 1, backlog)), Syn::Drop);
     }
-    assert_eq!(crowded(true, true, u32::MAX - 1, u32::MAX), Crowded::Admit);
-    assert_eq!(crowded(true, false, 0, 128), Crowded::Drop);
+    assert_eq!(syn(true, true, crowd(u32::MAX - 1, u32::MAX)), Syn::Admit);
 }
 
 #[test]

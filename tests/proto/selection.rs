@@ -549,6 +549,9 @@ fn acceptable(lifetime: Lifetime, tolerance: u32, now: u64) -> bool {
 
 /// Sorts by specificity, the most specific first, keeping the order among equals.
 fn sort_by_specificity(keys: &mut [Entry<'_>]) {
+    keys.sort_by_key(|key| key.spec.criteria.port.unwrap_or(u16::MAX));
+    keys.sort_by_key(|key| key.spec.criteria.local.is_none());
+    keys.sort_by_key(|key| Reverse(key.spec.criteria.local.map_or(0, wide_len)));
     keys.sort_by_key(|key| key.spec.criteria.remote.is_none());
     keys.sort_by_key(|key| Reverse(key.spec.criteria.remote.map_or(0, wide_len)));
     keys.sort_by_key(|key| key.spec.criteria.vrf.is_none());

@@ -21,6 +21,7 @@ use tcp_authopt::proto::mkt::Pair;
 use tcp_authopt::proto::mkt::Side;
 use tcp_authopt::proto::select::Candidate;
 use tcp_authopt::proto::uapi::key_flag;
+use tcp_authopt::proto::vrf::Given;
 use tcp_authopt::proto::vrf::VrfId;
 use tcp_authopt::proto::wire::KeyId;
 use tcp_authopt::proto::wire::MAC_LEN;
@@ -140,11 +141,15 @@ pub fn prefix(text: &str) -> Prefix {
     Prefix::new(addr(address), len.parse().unwrap()).expect("no host bits")
 }
 
-/// A peer as its socket has it.
+/// A connection as its socket has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// To an IPv6 socket an IPv4 peer is `::ffff:a.b.c.d`.
     pub addr: Addr,
+    /// The address of this end, of the same family.
+    pub local: Addr,
+    /// Of this end, and of the peer.
+    pub ports: [u16; 2],
     /// 0 outside of VRFs.
     pub vrf: u32,
 }
@@ -152,26 +157,45 @@ pub struct Seen {
 impl Seen {
     pub fn pair(&self) -> Pair {
         let ends = Endpoints {
-            src: self.addr,
+            src: self.local,
             dst: self.addr,
-            src_port: 0,
-            dst_port: 0,
+            src_port: self.ports[0],
+            dst_port: self.ports[1],
         };
         let side = Side {
             socket: self.addr.family(),
             vrf: VrfId(self.vrf),
         };
-        Pair::of_sent(&ends, side)
+        let pair = Pair::of_sent(&ends, side);
+        let ends = Endpoints {
+            src: ends.dst,
+            dst: ends.src,
+            src_port: ends.dst_port,
+            dst_port: ends.src_port,
+        };
+        assert_eq!(Pair::of_received(&ends, side), pair);
+        pair
     }
 }
 
 /// A peer outside of VRFs.
 pub fn peer(text: &str) -> Seen {
+    let addr = addr(text);
     Seen {
-        addr: addr(text),
+        addr,
+        local: addr,
+        ports: [1024, 179],
         vrf: 0,
     }
 }
+
+/// Criteria that every connection matches.
+pub const ANY: Criteria = Criteria {
+    vrf: None,
+    remote: None,
+    local: None,
+    port: None,
+};
 
 /// A key for anybody, always valid.
 pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
@@ -181,11 +205,8 @@ pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
         recv_id: KeyId(recv_id),
         alg: Algorithm::HmacSha1_96,
         key_len: 3,
-        criteria: Criteria {
-            vrf: None,
-            remote: None,
-        },
-        ifindex: None,
+        criteria: ANY,
+        vrf: Given::Any,
         mapped: false,
         send_lifetime: Lifetime::default(),
         recv_lifetime: Lifetime::default(),
@@ -196,6 +217,8 @@ pub fn key(send_id: u8, recv_id: u8) -> KeySpec {
 pub trait With {
     fn flags(self, flags: u32) -> Self;
     fn remote(self, prefix_text: &str) -> Self;
+    fn local(self, prefix_text: &str) -> Self;
+    fn port(self, port: u16) -> Self;
     fn vrf(self, id: u32) -> Self;
     fn send(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
     fn recv(self, begin: impl Into<Option<u64>>, end: impl Into<Option<u64>>) -> Self;
@@ -210,6 +233,16 @@ impl With for KeySpec {
     fn remote(mut self, prefix_text: &str) -> Self {
         self.criteria.remote = Some(prefix(prefix_text));
         self.flags(key_flag::ADDR_BIND | key_flag::PREFIXLEN)
+    }
+
+    fn local(mut self, prefix_text: &str) -> Self {
+        self.criteria.local = Some(prefix(prefix_text));
+        self.flags(key_flag::LOCAL_ADDR | key_flag::LOCAL_PREFIXLEN)
+    }
+
+    fn port(mut self, port: u16) -> Self {
+        self.criteria.port = Some(port);
+        self.flags(key_flag::SERVICE_PORT)
     }
 
     fn vrf(mut self, id: u32) -> Self {
@@ -275,7 +308,9 @@ pub fn any_addr() -> impl Strategy<Value = Addr> {
 
 /// Keys of few ids, times and places, so that they meet often.
 pub fn any_key() -> impl Strategy<Value = KeySpec> {
-    let remote = proptest::option::weighted(0.7, (any_addr(), 0..=128u8));
+    let place = |weight| proptest::option::weighted(weight, (any_addr(), 0..=128u8));
+    let port = proptest::option::weighted(0.3, 1..4u16);
+    let criteria = (place(0.7), place(0.3), port);
     let vrf = proptest::option::of(0..3u32);
     let lifetime = || {
         let times = (
@@ -288,14 +323,18 @@ pub fn any_key() -> impl Strategy<Value = KeySpec> {
         })
     };
     let flags = 0..64u32;
-    (0..4u8, 0..4u8, remote, vrf, lifetime(), lifetime(), flags).prop_map(
-        |(send_id, recv_id, remote, vrf, send_lifetime, recv_lifetime, flags)| {
+    (0..4u8, 0..4u8, criteria, vrf, lifetime(), lifetime(), flags).prop_map(
+        |(send_id, recv_id, criteria, vrf, send_lifetime, recv_lifetime, flags)| {
             // One in four is NOSEND, one in four NORECV.
             let unused = [key_flag::NOSEND, key_flag::NORECV, 0, 0];
             let mut spec = key(send_id, recv_id).flags(unused[flags as usize % 4]);
+            let (remote, local, port) = criteria;
+            let prefix = |(addr, len)| Prefix::around(addr, len);
             spec.criteria = Criteria {
                 vrf: vrf.map(VrfId),
-                remote: remote.map(|(addr, len)| Prefix::around(addr, len)),
+                remote: remote.map(prefix),
+                local: local.map(prefix),
+                port,
             };
             spec.send_lifetime = send_lifetime;
             spec.recv_lifetime = recv_lifetime;
@@ -304,7 +343,15 @@ pub fn any_key() -> impl Strategy<Value = KeySpec> {
     )
 }
 
-/// Peers in the places of [`any_key`].
+/// Connections in the places of [`any_key`].
 pub fn any_peer() -> impl Strategy<Value = Seen> {
-    (any_addr(), 0..3u32).prop_map(|(addr, vrf)| Seen { addr, vrf })
+    let local = any_addr().prop_filter("an address", |addr| !addr.is_unspecified());
+    let ports = [1..5u16, 1..5u16];
+    let seen = (any_addr(), local, ports, 0..3u32).prop_map(|(addr, local, ports, vrf)| Seen {
+        addr,
+        local,
+        ports,
+        vrf,
+    });
+    seen.prop_filter("one family", |it| it.addr.family() == it.local.family())
 }

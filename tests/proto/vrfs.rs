@@ -10,6 +10,7 @@ use tcp_authopt::proto::vrf::renamed;
 use tcp_authopt::proto::vrf::waiting_for;
 use tcp_authopt::proto::vrf::with_device;
 use tcp_authopt::proto::vrf::with_id;
+use tcp_authopt::proto::vrf::Given;
 use tcp_authopt::proto::vrf::Name;
 use tcp_authopt::proto::vrf::Renamed;
 use tcp_authopt::proto::vrf::Vrf;
@@ -67,10 +68,16 @@ fn over_without_device_and_keys() {
 #[test]
 fn index_to_show_is_that_of_now() {
     let vrfs = [vrf(1, "red", None, 1), vrf(4, "blue", 7, 1)];
-    assert_eq!(index_to_show(&vrfs, Some(VrfId(4)), Some(3)), 7);
-    assert_eq!(index_to_show(&vrfs, Some(VrfId(1)), Some(3)), 3);
-    assert_eq!(index_to_show(&vrfs, Some(VrfId::OUTSIDE), Some(0)), 0);
-    assert_eq!(index_to_show(&vrfs, None, None), 0);
+    assert_eq!(index_to_show(&vrfs, Some(VrfId(4)), Given::Index(3)), 7);
+    assert_eq!(index_to_show(&vrfs, Some(VrfId(1)), Given::Index(3)), 3);
+    assert_eq!(
+        index_to_show(&vrfs, Some(VrfId::OUTSIDE), Given::Outside),
+        0
+    );
+    assert_eq!(index_to_show(&vrfs, None, Given::Any), 0);
+    let waits = Given::Named(name("red"));
+    assert_eq!(index_to_show(&vrfs, Some(VrfId(1)), waits), 0);
+    assert_eq!(index_to_show(&vrfs, Some(VrfId(4)), waits), 7);
 }
 
 #[test]

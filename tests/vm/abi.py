@@ -36,18 +36,25 @@ KEY_SEND_LIFETIME_BEGIN = 1 << 7
 KEY_SEND_LIFETIME_END = 1 << 8
 KEY_RECV_LIFETIME_BEGIN = 1 << 9
 KEY_RECV_LIFETIME_END = 1 << 10
+KEY_LOCAL_ADDR = 1 << 20
+KEY_LOCAL_PREFIXLEN = 1 << 21
+KEY_SERVICE_PORT = 1 << 22
+KEY_VRF_NAME = 1 << 23
 
 ALG_HMAC_SHA_1_96 = 1
 ALG_AES_128_CMAC_96 = 2
 ALG_HMAC_SHA_256_96 = 3
 
 MAX_KEY_LENGTH = 80
+VRF_NAME_LENGTH = 16
 
 AUTHOPT = struct.Struct("=IBBBB")
-AUTHOPT_KEY = struct.Struct("=IBBBB80s128siiQQQQ")
+AUTHOPT_KEY = struct.Struct("=IBBBB80s128siiQQQQ16siHH16s24s")
+SERIES_KEY_SIZE = 256
+"""How much of it the series has."""
 REPAIR_AUTHOPT = struct.Struct("=IIIIII")
 
-assert (AUTHOPT.size, AUTHOPT_KEY.size, REPAIR_AUTHOPT.size) == (8, 256, 24)
+assert (AUTHOPT.size, AUTHOPT_KEY.size, REPAIR_AUTHOPT.size) == (8, 320, 24)
 
 AUTHOPT_KEY_OFFSETS = {
     "flags": 0,
@@ -63,6 +70,12 @@ AUTHOPT_KEY_OFFSETS = {
     "send_lifetime_end": 232,
     "recv_lifetime_begin": 240,
     "recv_lifetime_end": 248,
+    "local": 256,
+    "local_prefixlen": 272,
+    "service_port": 276,
+    "reserved1": 278,
+    "vrf": 280,
+    "reserved2": 296,
 }
 
 
@@ -114,26 +127,53 @@ def pack_key(
     flags: int = 0,
     lifetimes: tuple[int, int, int, int] = (0, 0, 0, 0),
     keylen: int | None = None,
+    local: str | None = None,
+    local_prefixlen: int | None = None,
+    port: int | None = None,
+    vrf: str | None = None,
 ) -> bytes:
-    """A struct tcp_authopt_key; the flags of the fields that are given are set by themselves."""
+    """A struct tcp_authopt_key; the flags of the fields that are given are set by themselves.
+
+    It is as long as the series has it, unless a field behind that is given.
+    """
+    if local is not None:
+        flags |= KEY_LOCAL_ADDR
+    if local_prefixlen is not None:
+        flags |= KEY_LOCAL_PREFIXLEN
+    if port is not None:
+        flags |= KEY_SERVICE_PORT
+    if vrf is not None:
+        flags |= KEY_VRF_NAME
     if address is not None:
         flags |= KEY_ADDR_BIND
     if prefixlen is not None:
         flags |= KEY_PREFIXLEN
     if ifindex is not None:
         flags |= KEY_IFINDEX
-    return AUTHOPT_KEY.pack(
+    # The local address is in the family of the other one.
+    sockaddr = pack_sockaddr(address)
+    if address is None and local is not None:
+        any_address = {4: "0.0.0.0", 6: "::"}[ip_address(local).version]
+        sockaddr = pack_sockaddr(any_address)
+    packed = AUTHOPT_KEY.pack(
         flags,
         send_id,
         recv_id,
         alg,
         len(secret) if keylen is None else keylen,
         secret,
-        pack_sockaddr(address),
+        sockaddr,
         ifindex or 0,
         prefixlen or 0,
         *lifetimes,
+        b"" if local is None else ip_address(local).packed,
+        local_prefixlen or 0,
+        port or 0,
+        0,
+        b"" if vrf is None else vrf.encode(),
+        b"",
     )
+    return packed if any(packed[SERIES_KEY_SIZE:]) else packed[:SERIES_KEY_SIZE]
 
 
 def set_key(sock: socket.socket, key: bytes) -> None:

@@ -3,6 +3,7 @@
 It shares nothing with the module, not even its language. Errors are numbers, 0 is success.
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from errno import EEXIST, EINVAL, ENOENT, ENOSPC
@@ -13,6 +14,10 @@ from socket import AF_INET, AF_INET6, AddressFamily
 import abi
 
 PAGE = 4096
+NO_SUCH_VRF = "no/such"
+"""A name that no VRF can have."""
+
+type Network = IPv4Network | IPv6Network | None
 HEADER = "flags\tsend_id\trecv_id\talg\taddr\tl3index\n"
 
 
@@ -78,21 +83,24 @@ class Identity:
 
     send_id: int
     recv_id: int
-    ifindex: int | None
-    prefix: IPv4Network | IPv6Network | None
-    """Of mapped addresses it is one of IPv4."""
+    vrf: str | None
+    """Its name, empty for outside of all."""
+    prefix: Network
+    """Of mapped addresses it is one of IPv4; and so is the next."""
+    local: Network
+    port: int | None
     prefix_given: bool
 
     @property
     def criteria(self) -> tuple:
-        """Whom the key matches."""
-        return self.ifindex, self.prefix
+        """Which connections the key matches."""
+        return self.vrf, self.prefix, self.local, self.port
 
     @property
     def combination(self) -> tuple:
         """Which criteria there are."""
-        prefix = self.prefix and (self.prefix.version, self.prefix.prefixlen)
-        return self.ifindex is not None, prefix
+        lengths = [it and (it.version, it.prefixlen) for it in (self.prefix, self.local)]
+        return self.vrf is not None, *lengths, self.port is not None
 
     def overlaps(self, other: "Identity") -> bool:
         """The two keys could not be told apart by one of their ids."""
@@ -104,7 +112,8 @@ class Identity:
 class Keys:
     """The keys of a namespace."""
 
-    l3_masters: frozenset[int] = frozenset()
+    l3_masters: dict[int, str] = field(default_factory=dict)
+    """VRFs by the index of their device."""
     limit: int = 131072
     overlap: bool = False
     rows: dict[Identity, str] = field(default_factory=dict)
@@ -115,36 +124,59 @@ class Keys:
         struct = fitted(value, abi.AUTHOPT_KEY.size)
         if struct is None:
             return EINVAL
-        flags, send_id, recv_id, alg, keylen, _, addr, ifindex, prefixlen, *times = (
+        flags, send_id, recv_id, alg, keylen, _, addr, ifindex, prefixlen, *rest = (
             abi.AUTHOPT_KEY.unpack(struct)
         )
-        if flags >> 11 or keylen > 80:
+        *times, local, local_prefixlen, port, reserved1, vrf_name, reserved2 = rest
+        if flags & ~0xF007FF or keylen > 80 or reserved1 or any(reserved2):
             return EINVAL
         written, possible = _prefix(flags, addr, prefixlen)
+        here, here_possible = _local(flags, addr, local, local_prefixlen)
+        vrf, vrf_possible = self._vrf(flags, ifindex, vrf_name)
         identity = Identity(
             send_id,
             recv_id,
-            ifindex if flags & abi.KEY_IFINDEX else None,
+            vrf,
             _unmapped(written),
+            _unmapped(here),
+            port if flags & abi.KEY_SERVICE_PORT else None,
             bool(flags & abi.KEY_PREFIXLEN),
+        )
+        versions = {it.version for it in (identity.prefix, identity.local) if it}
+        possible = (
+            possible and here_possible and vrf_possible and len(versions) < 2 and identity.port != 0
         )
         if flags & abi.KEY_DEL:
             return 0 if possible and self.rows.pop(identity, None) else ENOENT
-        if not possible or _family(written) not in (None, family):
+        if not possible or {_family(it) for it in (written, here)} - {None, family}:
             return EINVAL
         if not 1 <= alg <= 3 or _ends_before_it_begins(flags, times):
             return EINVAL
-        if flags & abi.KEY_IFINDEX and ifindex not in {0, *self.l3_masters}:
+        if vrf == NO_SUCH_VRF:
             return EINVAL
         if identity not in self.rows and self._is_full(identity):
             return ENOSPC
         if not self.overlap and any(map(identity.overlaps, self.rows)):
             return EEXIST
         self.rows.pop(identity, None)
-        l3index = ifindex if flags & abi.KEY_IFINDEX else 0
+        indices = {name: index for index, name in self.l3_masters.items()}
+        l3index = indices.get(vrf, 0)
         where = _written(written, given=identity.prefix_given)
         self.rows[identity] = f"{flags:#x}\t{send_id}\t{recv_id}\t{alg}\t{where}\t{l3index}\n"
         return 0
+
+    def _vrf(self, flags: int, ifindex: int, name: bytes) -> tuple[str | None, bool]:
+        """The VRF that is meant, and whether any key can say so."""
+        text = name.rstrip(b"\0").decode("latin1")
+        match bool(flags & abi.KEY_IFINDEX), bool(flags & abi.KEY_VRF_NAME):
+            case False, False:
+                return None, True
+            case True, False:
+                return "" if ifindex == 0 else self.l3_masters.get(ifindex, NO_SUCH_VRF), True
+            case False, True:
+                is_name = re.fullmatch(r"[^\0/:\s]{1,15}", text) and text not in {".", ".."}
+                return text, bool(is_name)
+        return None, False
 
     def _is_full(self, new: Identity) -> bool:
         alike = sum(key.criteria == new.criteria for key in self.rows)
@@ -157,18 +189,33 @@ class Keys:
 
 
 @cache
-def _prefix(
-    flags: int, addr: bytes, prefixlen: int
-) -> tuple[IPv4Network | IPv6Network | None, bool]:
+def _prefix(flags: int, addr: bytes, prefixlen: int) -> tuple[Network, bool]:
     """Where the peer's address must be, None for anywhere; and whether any key can say so."""
+    has_length = bool(flags & abi.KEY_PREFIXLEN)
     if not flags & abi.KEY_ADDR_BIND:
-        return None, not flags & abi.KEY_PREFIXLEN
-    family = int.from_bytes(addr[:2], "little")
+        return None, not has_length
     places = {AF_INET: addr[4:8], AF_INET6: addr[8:24]}
+    return _network(addr, places, prefixlen if has_length else None)
+
+
+@cache
+def _local(flags: int, addr: bytes, local: bytes, prefixlen: int) -> tuple[Network, bool]:
+    """The same of the address of this end."""
+    has_length = bool(flags & abi.KEY_LOCAL_PREFIXLEN)
+    if not flags & abi.KEY_LOCAL_ADDR:
+        return None, not has_length
+    places = {AF_INET: local[:4], AF_INET6: local}
+    return _network(addr, places, prefixlen if has_length else None)
+
+
+def _network(
+    addr: bytes, places: dict[AddressFamily, bytes], length: int | None
+) -> tuple[Network, bool]:
+    family = int.from_bytes(addr[:2], "little")
     if family not in places:
         return None, False
     bits = 8 * len(places[family])
-    length = prefixlen if flags & abi.KEY_PREFIXLEN else bits
+    length = bits if length is None else length
     if not 0 <= length <= bits:
         return None, False
     try:
@@ -180,14 +227,14 @@ def _prefix(
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
-def _unmapped(prefix: IPv4Network | IPv6Network | None) -> IPv4Network | IPv6Network | None:
+def _unmapped(prefix: Network) -> Network:
     """What the prefix is to be known by, however it was written."""
     if prefix is None or prefix.version == 4 or not prefix.subnet_of(_MAPPED):
         return prefix
     return ip_network((prefix.network_address.packed[12:], prefix.prefixlen - 96))
 
 
-def _family(prefix: IPv4Network | IPv6Network | None) -> AddressFamily | None:
+def _family(prefix: Network) -> AddressFamily | None:
     return prefix and {4: AF_INET, 6: AF_INET6}[prefix.version]
 
 
@@ -205,7 +252,7 @@ def _ends_before_it_begins(flags: int, times: list[int]) -> bool:
     return any(None not in pair and pair[0] > pair[1] for pair in pairs)
 
 
-def _written(prefix: IPv4Network | IPv6Network | None, *, given: bool) -> str:
+def _written(prefix: Network, *, given: bool) -> str:
     if prefix is None:
         return "*"
     packed = prefix.network_address.packed

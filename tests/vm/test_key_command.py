@@ -179,18 +179,18 @@ def test_key_of_a_file(command, tmp_path):
 
 
 BEHIND = "bits are set behind the prefix"
-ALL_PORTS = "a key is for all ports"
+BEHIND_IT = "a port is written behind"
 NO_PEER = 'neither an address, nor a prefix ADDRESS/LENGTH, nor "any"; names are not looked up'
 TIME = "neither +SECONDS from now nor @SECONDS of the epoch; a date is @$(date -d DATE +%s)"
 SEE = 'see "tcp-authopt-key help"'
 
 PEERS = {
-    "192.0.2.1/24": f"{BEHIND}; the prefix is 192.0.2.0/24, the one peer 192.0.2.1",
-    "192.0.2.1/0": f"{BEHIND}; the prefix is 0.0.0.0/0, the one peer 192.0.2.1",
-    "192.0.2.129/25": f"{BEHIND}; the prefix is 192.0.2.128/25, the one peer 192.0.2.129",
-    "2001:db8::1/64": f"{BEHIND}; the prefix is 2001:db8::/64, the one peer 2001:db8::1",
+    "192.0.2.1/24": f"{BEHIND}; the prefix is 192.0.2.0/24, the one address 192.0.2.1",
+    "192.0.2.1/0": f"{BEHIND}; the prefix is 0.0.0.0/0, the one address 192.0.2.1",
+    "192.0.2.129/25": f"{BEHIND}; the prefix is 192.0.2.128/25, the one address 192.0.2.129",
+    "2001:db8::1/64": f"{BEHIND}; the prefix is 2001:db8::/64, the one address 2001:db8::1",
     "::ffff:192.0.2.1/120": (
-        f"{BEHIND}; the prefix is ::ffff:192.0.2.0/120, the one peer ::ffff:192.0.2.1"
+        f"{BEHIND}; the prefix is ::ffff:192.0.2.0/120, the one address ::ffff:192.0.2.1"
     ),
     "::ffff:192.0.2.0/24": (
         "these are IPv6 bits; an IPv4 prefix is written 192.0.2.0/24, or ::ffff:192.0.2.0/120"
@@ -200,8 +200,8 @@ PEERS = {
     ),
     "::ffff:192.0.2.0/95": "an IPv4 prefix written like this has a length from 96 to 128",
     "fe80::1%eth0": "a key is for no interface; fe80::1 is this address on every link of its VRF",
-    "192.0.2.1:179": f"{ALL_PORTS}: write 192.0.2.1",
-    "[2001:db8::1]:179": f"{ALL_PORTS}: write 2001:db8::1",
+    "192.0.2.1:179": f"{BEHIND_IT}: 192.0.2.1 port 179",
+    "[2001:db8::1]:179": f"{BEHIND_IT}: 2001:db8::1 port 179",
     "[2001:db8::1]": "an address has no brackets here: write 2001:db8::1",
     "router1.example": NO_PEER,
     "192.0.2": NO_PEER,
@@ -280,7 +280,7 @@ def test_refused_by_the_module(command):
     )
     gone = refusal(command, "del", "any", "send-id", "61", "recv-id", "85")
     assert gone == (
-        "there is no such key: PEER and both ids have to be as in /proc/net/tcp_authopt"
+        "there is no such key: PEER, WHERE and both ids have to be as when it was added"
     )
     Path("/proc/sys/net/ipv4/tcp_authopt_max_keys").write_text("1")
     full = refusal(command, "add", "192.0.2.1", *IDS)
@@ -318,4 +318,48 @@ def test_peers(command, peer, shown):
     subprocess.run([command, "add", peer, *IDS], input=SECRET, check=True)
     assert [row.split("\t")[4] for row in rows()] == [shown]
     subprocess.run([command, "del", peer, *IDS], check=True)
+    assert rows() == []
+
+
+WHERE = {
+    "local 192.0.2.2/24": (
+        f"192.0.2.2/24: {BEHIND}; the prefix is 192.0.2.0/24, the one address 192.0.2.2"
+    ),
+    "local any": "any: neither an address, nor a prefix ADDRESS/LENGTH; names are not looked up",
+    "local 2001:db8::1": (
+        "local 2001:db8::1: the peer is given in the other family, and a connection has one"
+    ),
+    "port 0": 'port 0: no connection has it; without "port" a key is for all',
+    "port 65536": "port 65536: not a number from 0 to 65535",
+    "port bgp": "port bgp: not a number from 0 to 65535",
+    "vrf a/b": "vrf a/b: no device has such a name",
+    "vrf sixteen-letters!": "vrf sixteen-letters!: no device has such a name",
+}
+
+
+@pytest.mark.parametrize("words", WHERE)
+def test_where_no_connection_is(command, words):
+    assert refusal(command, "add", "192.0.2.1", *IDS, *words.split()) == WHERE[words]
+
+
+@fresh
+def test_where(command):
+    """One peer and the same ids, in several places; each is deleted in the words of its add."""
+    places = [
+        ["any"],
+        ["any", "local", "2001:db8::2"],
+        ["192.0.2.1"],
+        ["192.0.2.1", "local", "192.0.2.2"],
+        ["192.0.2.1", "local", "192.0.2.0/24"],
+        ["192.0.2.1", "port", "179"],
+        ["192.0.2.1", "vrf", "red"],
+        ["192.0.2.1", "local", "192.0.2.2", "port", "179", "vrf", "red"],
+    ]
+    for place in places:
+        subprocess.run([command, "add", *place, *IDS], input=SECRET, check=True)
+    assert len(rows()) == len(places)
+    flags = [int(row.split("\t")[0], 16) >> 20 for row in reversed(rows())]
+    assert flags == [0, 1, 0, 1, 3, 4, 8, 13]
+    for place in places:
+        subprocess.run([command, "del", *place, *IDS], check=True)
     assert rows() == []

@@ -115,6 +115,7 @@ def test_order_of_errors_getting_authopt(sock, state):
 def test_longer_struct_of_a_later_version(sock):
     """Which may not use what this one does not know."""
     key = pack_key(1, 2, secret=b"x")
+    key = key.ljust(abi.AUTHOPT_KEY.size, b"\0")
     for option, value in ((abi.TCP_AUTHOPT, bytes(8)), (abi.TCP_AUTHOPT_KEY, key)):
         sock.setsockopt(TCP, option, value + bytes(32))
         with refused(errno.EINVAL):
@@ -269,12 +270,13 @@ def test_order_of_errors_setting_a_key(sock):
     with unprivileged(), refused(errno.EPERM):
         abi.setsockopt_at(sock, abi.TCP_AUTHOPT_KEY, abi.NOWHERE, 256)
     unknown = pack_key(1, 2, flags=1 << 11)
-    for value, length in ((unknown[:100], 256), (unknown, 257), (b"", 1)):
+    full = unknown.ljust(abi.AUTHOPT_KEY.size, b"\0")
+    for value, length in ((unknown[:100], 256), (full, len(full) + 1), (b"", 1)):
         with refused(errno.EFAULT):
             abi.setsockopt_at(sock, abi.TCP_AUTHOPT_KEY, cliff.hold(value), length)
     delete = pack_key(1, 2, flags=abi.KEY_DEL)
     with refused(errno.EINVAL):
-        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, delete + b"\1")
+        sock.setsockopt(TCP, abi.TCP_AUTHOPT_KEY, delete.ljust(abi.AUTHOPT_KEY.size, b"\0") + b"\1")
     with refused(errno.ENOENT):
         abi.set_key(sock, delete)
 

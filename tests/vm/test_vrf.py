@@ -487,3 +487,22 @@ def test_connection_that_outlives_its_vrf(machine, ends, other):
     # While a VRF's own table is empty the kernel looks into that of the main one.
     for link in (blue, machine.links[MAIN]):
         assert {record.keyid for record in link.audit().segments} <= {FIRST.b_id}
+
+
+@at_the_server
+def test_name_of_a_vrf_to_come(machine, ends):
+    """A key that was added for the name is the VRF's from its first segment on."""
+    red = machine.links[RED]
+    index = machine.index(RED)
+    machine.unmake(RED, BLUE)
+    listener = machine.links[MAIN].listen("ours", ends)
+    give(listener, FIRST, address=listener.address, vrf=RED)
+    machine.make(RED, index + 100, ends)
+    listener = red.listen("ours", ends)
+    machine.refuses(red.client("plain", ends), REQUIRED)
+    connection = red.connect(red.client("native", ends, FIRST), listener)
+    connection.exchange()
+    assert is_protected(connection.server)
+    assert {record.key.name for record in red.audit().signed} == {FIRST.name}
+    for link in (machine.links[MAIN], machine.links[BLUE]):
+        assert not link.audit().segments

@@ -12,7 +12,7 @@ import abi
 from abi import pack_key
 from netns import Namespace
 from rtnetlink import Rtnetlink
-from test_socket_options import refused, rows
+from test_socket_options import MAX_KEYS, refused, rows
 
 pytestmark = [pytest.mark.ours, pytest.mark.usefixtures("quick")]
 
@@ -210,3 +210,36 @@ def test_device_costs_the_same_however_many_keys_there_are():
         namespace.close()
     print({count: f"{1000 * seconds:.2f} ms" for count, seconds in taken.items()})
     assert taken[MANY] < 1.5 * taken[FEW]
+
+
+def test_keys_by_name(sock, rtnetlink):
+    """The VRF need not exist yet: the key waits, and is the one that its index would have named."""
+    abi.set_key(sock, pack_key(1, 2, vrf="red"))
+    assert shown() == [0]
+    rtnetlink.add_vrf("red", 100, 50)
+    assert shown() == [50]
+    with refused(errno.EEXIST):
+        abi.set_key(sock, pack_key(1, 3, ifindex=50))
+    abi.set_key(sock, pack_key(1, 2, ifindex=50, secret=b"replaced"))
+    assert len(rows()) == 1
+    abi.set_key(sock, pack_key(1, 2, vrf="red"))
+    rtnetlink.delete("red")
+    assert shown() == [0]
+    for wrong in (pack_key(1, 2, vrf="blue", flags=abi.KEY_DEL), pack_key(1, 2, flags=abi.KEY_DEL)):
+        with refused(errno.ENOENT):
+            abi.set_key(sock, wrong)
+    abi.set_key(sock, pack_key(1, 2, vrf="red", flags=abi.KEY_DEL))
+    assert rows() == []
+
+
+def test_name_of_a_key_that_is_refused_is_forgotten(sock, rtnetlink):
+    """Nothing waits for a device of that name, so that one with keys may be called so."""
+    rtnetlink.add_vrf("blue", 100, 50)
+    abi.set_key(sock, pack_key(1, 2, ifindex=50))
+    MAX_KEYS.write_text("1")
+    with refused(errno.ENOSPC):
+        abi.set_key(sock, pack_key(1, 2, vrf="red"))
+    rtnetlink.rename("blue", "red")
+    assert shown() == [50]
+    abi.set_key(sock, pack_key(1, 2, vrf="red", flags=abi.KEY_DEL))
+    assert rows() == []

@@ -70,6 +70,13 @@ struct tcp_authopt {
  * @TCP_AUTHOPT_KEY_SEND_LIFETIME_END: &tcp_authopt_key.send_lifetime_end is set
  * @TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN: &tcp_authopt_key.recv_lifetime_begin is set
  * @TCP_AUTHOPT_KEY_RECV_LIFETIME_END: &tcp_authopt_key.recv_lifetime_end is set
+ * @TCP_AUTHOPT_KEY_LOCAL_ADDR: only for connections of the address &tcp_authopt_key.local of this
+ *	end
+ * @TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN: &tcp_authopt_key.local is a prefix of this length
+ * @TCP_AUTHOPT_KEY_SERVICE_PORT: only for connections of which either end has the port
+ *	&tcp_authopt_key.service_port
+ * @TCP_AUTHOPT_KEY_VRF_NAME: only in the VRF &tcp_authopt_key.vrf; not with
+ *	%TCP_AUTHOPT_KEY_IFINDEX
  *
  * A field whose flag is not set is ignored.
  */
@@ -85,6 +92,10 @@ enum tcp_authopt_key_flag {
 	TCP_AUTHOPT_KEY_SEND_LIFETIME_END	= 1 << 8,
 	TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN	= 1 << 9,
 	TCP_AUTHOPT_KEY_RECV_LIFETIME_END	= 1 << 10,
+	TCP_AUTHOPT_KEY_LOCAL_ADDR		= 1 << 20,
+	TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN		= 1 << 21,
+	TCP_AUTHOPT_KEY_SERVICE_PORT		= 1 << 22,
+	TCP_AUTHOPT_KEY_VRF_NAME		= 1 << 23,
 };
 
 /**
@@ -102,6 +113,9 @@ enum tcp_authopt_alg {
 /* Longest master key in bytes. */
 #define TCP_AUTHOPT_MAXKEYLEN	80
 
+/* Bytes of the name of a VRF, a final zero included. */
+#define TCP_AUTHOPT_VRFNAMELEN	16
+
 /**
  * struct tcp_authopt_key - a Master Key Tuple (MKT) of the socket's network namespace
  * @flags: &enum tcp_authopt_key_flag
@@ -117,9 +131,16 @@ enum tcp_authopt_alg {
  * @send_lifetime_end: last such second
  * @recv_lifetime_begin: first second in which to accept the key
  * @recv_lifetime_end: last such second
+ * @local: address of this end, in the family of @addr: 4 bytes of IPv4, or 16
+ * @local_prefixlen: bits of @local that count
+ * @service_port: a port that one end or the other has
+ * @reserved1: zero
+ * @vrf: name of an L3 master device, which need not exist yet, filled up with zeroes
+ * @reserved2: zero
  *
- * A key is identified by its ids, address, prefix length and VRF. Adding one with the same identity
- * replaces it. Needs CAP_NET_ADMIN in the network namespace.
+ * A key is identified by its ids, addresses, prefix lengths, port and VRF. Adding one with the same
+ * identity replaces it. Needs CAP_NET_ADMIN in the network namespace. What is behind
+ * @recv_lifetime_end is not in the structure of the series, which has 256 bytes.
  */
 struct tcp_authopt_key {
 	__u32	flags;
@@ -135,6 +156,12 @@ struct tcp_authopt_key {
 	__u64	send_lifetime_end;
 	__u64	recv_lifetime_begin;
 	__u64	recv_lifetime_end;
+	__u8	local[16];
+	__s32	local_prefixlen;
+	__u16	service_port;
+	__u16	reserved1;
+	char	vrf[TCP_AUTHOPT_VRFNAMELEN];
+	__u8	reserved2[24];
 };
 
 /**

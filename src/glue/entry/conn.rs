@@ -10,15 +10,17 @@ use super::declared;
 use crate::glue::conn::Conn;
 use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
+use crate::glue::rx;
 use crate::glue::sock::pair_of;
 use crate::glue::sock::Sock;
 use crate::glue::state::conn_of;
 use crate::proto::verdict::child;
 use crate::proto::verdict::connect;
-use crate::proto::verdict::crowded;
+use crate::proto::verdict::syn;
 use crate::proto::verdict::Child;
-use crate::proto::verdict::Crowded;
+use crate::proto::verdict::Crowd;
 use crate::proto::verdict::Origin;
+use crate::proto::verdict::Syn;
 use crate::proto::wire::KeyId;
 use crate::proto::wire::KeyIds;
 
@@ -32,7 +34,7 @@ declared!(
     tao_rust_keyed,
     tao_rust_must_sign,
     tao_rust_may_send,
-    tao_rust_crowded,
+    tao_rust_syn,
     tao_rust_child,
 );
 
@@ -149,22 +151,33 @@ unsafe extern "C" fn tao_rust_may_send(
     unsafe { conn_of(conn).net.may_send(&pair_of(&*ends)) }
 }
 
-/// What becomes of a SYN that the stack would drop, or answer by a cookie. `is_signed`: it carries
-/// AO. `requests`: so many does the listener have, and `backlog` is the most that it is to have.
+/// What becomes of a SYN that `sk` has received. `is_signed`: it carries AO. `is_crowded`: the stack
+/// would drop it, or answer it by a cookie; `requests`: so many does the listener have, and `backlog`
+/// is the most that it is to have.
 #[no_mangle]
-unsafe extern "C" fn tao_rust_crowded(
+unsafe extern "C" fn tao_rust_syn(
     conn: *const bindings::tao_conn,
+    sk: *const bindings::sock,
     ends: *const bindings::tao_ends,
     is_signed: bool,
+    is_crowded: bool,
     requests: u32,
     backlog: u32,
-) -> bindings::tao_crowded {
-    // SAFETY: Both live.
-    let keyed = unsafe { conn_of(conn).net.is_keyed(&pair_of(&*ends)) };
-    match crowded(keyed, is_signed, requests, backlog) {
-        Crowded::Stack => bindings::tao_crowded_TAO_CROWDED_STACK,
-        Crowded::Admit => bindings::tao_crowded_TAO_CROWDED_ADMIT,
-        Crowded::Drop => bindings::tao_crowded_TAO_CROWDED_DROP,
+) -> bindings::tao_syn {
+    // SAFETY: All live.
+    let (keyed, sk) = unsafe {
+        let keyed = conn_of(conn).net.is_keyed(&pair_of(&*ends));
+        (keyed, Sock::from_raw(sk))
+    };
+    let crowd = is_crowded.then_some(Crowd { requests, backlog });
+    match syn(keyed, is_signed, crowd) {
+        Syn::Stack => bindings::tao_syn_TAO_SYN_STACK,
+        Syn::Admit => bindings::tao_syn_TAO_SYN_ADMIT,
+        Syn::Drop => bindings::tao_syn_TAO_SYN_DROP,
+        Syn::Discard(discard) => {
+            rx::count(sk, discard);
+            bindings::tao_syn_TAO_SYN_DROP
+        }
     }
 }
 
