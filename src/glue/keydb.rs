@@ -9,7 +9,7 @@
 //! Keys of a VRF name it by an id, whatever device it has: see [`crate::proto::vrf`]. Readers turn
 //! interface indexes into ids before they look up.
 //!
-//! Every change, of keys or of the policy that they are chosen by, ends with a new generation;
+//! Every change, of keys or of the preferences that they are chosen by, ends with a new generation;
 //! whoever keeps an answer keeps the generation that he read before he asked, and asks again when
 //! it is another.
 
@@ -141,7 +141,7 @@ impl KeyDb {
         })
     }
 
-    /// A number that another set of keys, or another policy, does not have.
+    /// A number that another set of keys, or other preferences, does not have.
     pub(super) fn generation(&self) -> u64 {
         // Whoever sees a generation sees the keys of it.
         self.generation.load(Acquire)

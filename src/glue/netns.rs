@@ -14,7 +14,7 @@ use super::ffi::now;
 use super::keydb::KeyDb;
 use crate::proto::mkt::Pair;
 use crate::proto::select;
-use crate::proto::select::Policy;
+use crate::proto::select::Preferences;
 use crate::proto::select::Rule;
 use crate::proto::show;
 
@@ -64,8 +64,8 @@ impl Netns {
 
     /// To be asked after [`KeyDb::generation`], by whoever keeps what was chosen by it: a change
     /// ends with [`KeyDb::choose_again`].
-    pub(super) fn policy(&self) -> Policy {
-        Policy {
+    pub(super) fn preferences(&self) -> Preferences {
+        Preferences {
             rule: match self.rollover_rule.load(Relaxed) {
                 0 => Rule::LongestLifetime,
                 _ => Rule::LatestStart,
@@ -84,7 +84,7 @@ impl Netns {
     pub(super) fn may_send(&self, pair: &Pair) -> bool {
         let guard = rcu::read_lock();
         let matching = self.keys.matching(&guard, pair);
-        select::send_key(matching, None, self.policy(), now())
+        select::send_key(matching, None, self.preferences(), now())
             .key
             .is_some()
     }

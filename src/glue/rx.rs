@@ -196,7 +196,7 @@ fn verify(
 
     // Derive.
     let matching = keys.matching(&guard, pair);
-    let chosen = select::recv_key(matching, ids.keyid, conn.net.policy(), now);
+    let chosen = select::recv_key(matching, ids.keyid, conn.net.preferences(), now);
     let mkt = chosen.key.ok_or(Refusal::Discard(Discard::KeyNotFound))?;
     let mut key = TrafficKey::chosen(mkt, ids, grounds, chosen.holds);
     key.derive(mkt, &ends, last);

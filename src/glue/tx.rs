@@ -140,9 +140,9 @@ fn choose<'g>(
     now: u64,
 ) -> Result<(&'g Mkt, TrafficKey), Error> {
     let matching = || conn.net.keys.matching(guard, pair);
-    let policy = conn.net.policy();
-    let send = select::send_key(matching(), grounds.preferred, policy, now);
-    let next = select::rnext_key(matching(), policy, now);
+    let preferences = conn.net.preferences();
+    let send = select::send_key(matching(), grounds.preferred, preferences, now);
+    let next = select::rnext_key(matching(), preferences, now);
     let mkt = send.key.ok_or(Error::NoKey)?;
     let spec = mkt.spec();
     let rnext = next.key.map(|mkt| mkt.spec().recv_id);

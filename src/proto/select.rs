@@ -3,7 +3,7 @@
 //! Choosing among the keys that match a peer (RFC 5925 3.3, RFC 8177 2.2).
 //!
 //! Each choice goes through all matching keys, in any order, and names one at most (R9, R10). An
-//! answer holds for a window of wall-clock time, as long as the set of keys and the policy are the
+//! answer holds for a window of wall-clock time, as long as the set of keys and the preferences are the
 //! same.
 
 use core::cmp::Reverse;
@@ -24,7 +24,7 @@ pub trait Candidate: Copy {
 
 /// How a namespace wants its keys to be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct Preferences {
     /// Which of several valid keys comes first.
     pub rule: Rule,
     /// Seconds for which a key is still accepted after its receive lifetime, and already before
@@ -71,14 +71,14 @@ pub struct Chosen<C> {
 /// The key to sign with.
 ///
 /// The order, in which the first difference decides: the preferred `send_id`; the more specific
-/// criteria; the policy's [`Rule`]; the lower `send_id`; the newer key (for two with one id, where
+/// criteria; the preferences's [`Rule`]; the lower `send_id`; the newer key (for two with one id, where
 /// overlap is allowed).
 ///
 /// `preferred`: see [`super::conn::preferred`].
 pub fn send_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
     preferred: Option<KeyId>,
-    policy: Policy,
+    preferences: Preferences,
     now: u64,
 ) -> Chosen<C> {
     choose(matching, KeySpec::send_validity, now, |key, validity| {
@@ -86,7 +86,7 @@ pub fn send_key<C: Candidate>(
         (
             Some(spec.send_id) == preferred,
             spec.criteria.specificity(),
-            policy.rule.rank(validity),
+            preferences.rule.rank(validity),
             Reverse(spec.send_id),
             key.serial(),
         )
@@ -97,14 +97,14 @@ pub fn send_key<C: Candidate>(
 /// validity and `recv_id`.
 pub fn rnext_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
-    policy: Policy,
+    preferences: Preferences,
     now: u64,
 ) -> Chosen<C> {
     choose(matching, KeySpec::recv_validity, now, |key, validity| {
         let spec = key.spec();
         (
             spec.criteria.specificity(),
-            policy.rule.rank(validity),
+            preferences.rule.rank(validity),
             Reverse(spec.recv_id),
             key.serial(),
         )
@@ -120,18 +120,18 @@ pub fn rnext_key<C: Candidate>(
 pub fn recv_key<C: Candidate>(
     matching: impl Iterator<Item = C> + Clone,
     keyid: KeyId,
-    policy: Policy,
+    preferences: Preferences,
     now: u64,
 ) -> Chosen<C> {
     let with_keyid = matching.filter(|key| key.spec().recv_id == keyid);
     let rank = |key: &C, _| (key.spec().criteria.specificity(), key.serial());
     let valid = choose(with_keyid.clone(), KeySpec::recv_validity, now, rank);
-    if valid.key.is_some() || policy.accept_tolerance == 0 {
+    if valid.key.is_some() || preferences.accept_tolerance == 0 {
         return valid;
     }
     let tolerated = |spec: &KeySpec| {
         let lifetime = spec.recv_validity()?;
-        Some(lifetime.widened(policy.accept_tolerance))
+        Some(lifetime.widened(preferences.accept_tolerance))
     };
     let tolerated = choose(with_keyid, tolerated, now, rank);
     Chosen {

@@ -134,7 +134,7 @@ static int tao_max_keys_handler(const struct ctl_table *table, int write, void *
 static unsigned int tao_max_tolerance = 86400;
 
 /* Connections go on with the key that was chosen until they are told to choose again. */
-static int tao_policy_handler(const struct ctl_table *table, int write, void *buffer,
+static int tao_preference_handler(const struct ctl_table *table, int write, void *buffer,
 			      size_t *lenp, loff_t *ppos)
 {
 	struct ctl_table range = *table;
@@ -175,7 +175,7 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 		.data		= values.rollover_rule,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
-		.proc_handler	= tao_policy_handler,
+		.proc_handler	= tao_preference_handler,
 		.extra1		= pernet->net,
 		.extra2		= SYSCTL_ONE,
 	};
@@ -184,7 +184,7 @@ static int tao_sysctls_add(struct net *net, struct tao_pernet *pernet)
 		.data		= values.accept_tolerance,
 		.maxlen		= sizeof(u32),
 		.mode		= 0644,
-		.proc_handler	= tao_policy_handler,
+		.proc_handler	= tao_preference_handler,
 		.extra1		= pernet->net,
 		.extra2		= &tao_max_tolerance,
 	};

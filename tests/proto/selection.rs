@@ -14,7 +14,7 @@ use tcp_authopt::proto::select::recv_key;
 use tcp_authopt::proto::select::rnext_key;
 use tcp_authopt::proto::select::send_key;
 use tcp_authopt::proto::select::Chosen;
-use tcp_authopt::proto::select::Policy;
+use tcp_authopt::proto::select::Preferences;
 use tcp_authopt::proto::select::Rule;
 use tcp_authopt::proto::uapi::key_flag::*;
 use tcp_authopt::proto::wire::KeyId;
@@ -31,39 +31,43 @@ use crate::support::With;
 const NOW: u64 = 1000;
 
 /// That of a namespace of which nothing was set.
-const DEFAULT: Policy = Policy {
+const DEFAULT: Preferences = Preferences {
     rule: Rule::LongestLifetime,
     accept_tolerance: 0,
 };
-const LATEST_START: Policy = Policy {
+const LATEST_START: Preferences = Preferences {
     rule: Rule::LatestStart,
     accept_tolerance: 0,
 };
 
-const fn tolerant(seconds: u32) -> Policy {
-    Policy {
+const fn tolerant(seconds: u32) -> Preferences {
+    Preferences {
         rule: Rule::LongestLifetime,
         accept_tolerance: seconds,
     }
 }
 
 /// Index of the key to send with; in whichever order the keys come.
-fn send_by(policy: Policy, keys: &[KeySpec], preferred: impl Into<Option<u8>>) -> Option<usize> {
+fn send_by(
+    preferences: Preferences,
+    keys: &[KeySpec],
+    preferred: impl Into<Option<u8>>,
+) -> Option<usize> {
     let preferred = preferred.into().map(KeyId);
     let mut backwards: Vec<Entry<'_>> = entries(keys).collect();
     backwards.reverse();
-    let chosen = index(send_key(entries(keys), preferred, policy, NOW));
-    let again = send_key(backwards.into_iter(), preferred, policy, NOW);
+    let chosen = index(send_key(entries(keys), preferred, preferences, NOW));
+    let again = send_key(backwards.into_iter(), preferred, preferences, NOW);
     assert_eq!(chosen, index(again));
     chosen
 }
 
-fn rnext_by(policy: Policy, keys: &[KeySpec]) -> Option<usize> {
-    index(rnext_key(entries(keys), policy, NOW))
+fn rnext_by(preferences: Preferences, keys: &[KeySpec]) -> Option<usize> {
+    index(rnext_key(entries(keys), preferences, NOW))
 }
 
-fn recv_by(policy: Policy, keys: &[KeySpec], keyid: u8) -> Option<usize> {
-    index(recv_key(entries(keys), KeyId(keyid), policy, NOW))
+fn recv_by(preferences: Preferences, keys: &[KeySpec], keyid: u8) -> Option<usize> {
+    index(recv_key(entries(keys), KeyId(keyid), preferences, NOW))
 }
 
 fn send(keys: &[KeySpec], preferred: impl Into<Option<u8>>) -> Option<usize> {
@@ -305,8 +309,8 @@ fn recv_newer_of_overlapping_keys() {
 // The other rule.
 
 #[test]
-fn default_policy() {
-    assert_eq!(Policy::default(), DEFAULT);
+fn default_preferences() {
+    assert_eq!(Preferences::default(), DEFAULT);
 }
 
 #[test]
@@ -510,7 +514,7 @@ fn holds_only_for_keys_with_the_keyid_on_receipt() {
 #[test]
 fn holds_until_the_tolerance_ends() {
     let keys = [key(1, 1).recv(990, 1010), key(2, 2).recv(NOW, NOW)];
-    let holds = |policy| recv_key(entries(&keys), KeyId(1), policy, NOW).holds;
+    let holds = |preferences| recv_key(entries(&keys), KeyId(1), preferences, NOW).holds;
     assert_eq!(holds(DEFAULT), window(990, 1010));
     assert_eq!(
         holds(tolerant(7)),
@@ -518,7 +522,7 @@ fn holds_until_the_tolerance_ends() {
         "while it is valid it comes first"
     );
     let ended = [key(1, 1).recv(900, 995), key(1, 1).recv(980, 990)];
-    let holds = |policy| recv_key(entries(&ended), KeyId(1), policy, NOW).holds;
+    let holds = |preferences| recv_key(entries(&ended), KeyId(1), preferences, NOW).holds;
     assert_eq!(holds(DEFAULT), window(996, u64::MAX));
     assert_eq!(holds(tolerant(7)), window(998, 1002));
     assert_eq!(holds(tolerant(20)), window(996, 1010));
@@ -580,44 +584,49 @@ fn newest_first<'a>(keys: &[Entry<'a>]) -> Vec<Entry<'a>> {
 fn expected_send(
     keys: &[Entry<'_>],
     preferred: Option<KeyId>,
-    policy: Policy,
+    preferences: Preferences,
     now: u64,
 ) -> Option<usize> {
     let mut keys = newest_first(keys);
     keys.sort_by_key(|key| key.spec.send_id);
-    sort_by_rule(&mut keys, policy.rule, |spec| spec.send_lifetime);
+    sort_by_rule(&mut keys, preferences.rule, |spec| spec.send_lifetime);
     sort_by_specificity(&mut keys);
     keys.sort_by_key(|key| preferred.is_some_and(|id| id != key.spec.send_id));
     keys.retain(|key| key.spec.flags & NOSEND == 0 && valid(key.spec.send_lifetime, now));
     keys.first().map(|key| key.index)
 }
 
-fn expected_rnext(keys: &[Entry<'_>], policy: Policy, now: u64) -> Option<usize> {
+fn expected_rnext(keys: &[Entry<'_>], preferences: Preferences, now: u64) -> Option<usize> {
     let mut keys = newest_first(keys);
     keys.sort_by_key(|key| key.spec.recv_id);
-    sort_by_rule(&mut keys, policy.rule, |spec| spec.recv_lifetime);
+    sort_by_rule(&mut keys, preferences.rule, |spec| spec.recv_lifetime);
     sort_by_specificity(&mut keys);
     keys.retain(|key| key.spec.flags & NORECV == 0 && valid(key.spec.recv_lifetime, now));
     keys.first().map(|key| key.index)
 }
 
-fn expected_recv(keys: &[Entry<'_>], keyid: KeyId, policy: Policy, now: u64) -> Option<usize> {
+fn expected_recv(
+    keys: &[Entry<'_>],
+    keyid: KeyId,
+    preferences: Preferences,
+    now: u64,
+) -> Option<usize> {
     let mut keys = newest_first(keys);
     sort_by_specificity(&mut keys);
     keys.sort_by_key(|key| !valid(key.spec.recv_lifetime, now));
     keys.retain(|key| key.spec.flags & NORECV == 0);
-    keys.retain(|key| acceptable(key.spec.recv_lifetime, policy.accept_tolerance, now));
+    keys.retain(|key| acceptable(key.spec.recv_lifetime, preferences.accept_tolerance, now));
     keys.retain(|key| key.spec.recv_id == keyid);
     keys.first().map(|key| key.index)
 }
 
-fn any_policy() -> impl Strategy<Value = Policy> {
+fn any_preferences() -> impl Strategy<Value = Preferences> {
     let rule = prop_oneof![Just(Rule::LongestLifetime), Just(Rule::LatestStart)];
-    let policy = |(rule, accept_tolerance)| Policy {
+    let preferences = |(rule, accept_tolerance)| Preferences {
         rule,
         accept_tolerance,
     };
-    (rule, 0..6u32).prop_map(policy)
+    (rule, 0..6u32).prop_map(preferences)
 }
 
 proptest! {
@@ -627,7 +636,7 @@ proptest! {
         keys in vec(any_key(), 0..12),
         peer in any_peer(),
         id in proptest::option::of(0..5u8),
-        policy in any_policy(),
+        preferences in any_preferences(),
         now in 0..22u64,
     ) {
         let id = id.map(KeyId);
@@ -637,19 +646,19 @@ proptest! {
             .collect();
         let keys_again = || keys.iter().copied();
 
-        let send = send_key(keys_again(), id, policy, now);
-        let rnext = rnext_key(keys_again(), policy, now);
-        let recv = recv_key(keys_again(), keyid, policy, now);
+        let send = send_key(keys_again(), id, preferences, now);
+        let rnext = rnext_key(keys_again(), preferences, now);
+        let recv = recv_key(keys_again(), keyid, preferences, now);
         prop_assert!([send, rnext, recv].iter().all(|chosen| chosen.holds.contains(now)));
         for time in 0..24 {
             if send.holds.contains(time) {
-                prop_assert_eq!(index(send), expected_send(&keys, id, policy, time));
+                prop_assert_eq!(index(send), expected_send(&keys, id, preferences, time));
             }
             if rnext.holds.contains(time) {
-                prop_assert_eq!(index(rnext), expected_rnext(&keys, policy, time));
+                prop_assert_eq!(index(rnext), expected_rnext(&keys, preferences, time));
             }
             if recv.holds.contains(time) {
-                prop_assert_eq!(index(recv), expected_recv(&keys, keyid, policy, time));
+                prop_assert_eq!(index(recv), expected_recv(&keys, keyid, preferences, time));
             }
         }
     }
@@ -659,11 +668,11 @@ proptest! {
     fn tolerance_only_adds(
         keys in vec(any_key(), 0..12),
         id in 0..4u8,
-        policy in any_policy(),
+        preferences in any_preferences(),
         now in 0..22u64,
     ) {
         let strict = index(recv_key(entries(&keys), KeyId(id), DEFAULT, now));
-        let tolerant = index(recv_key(entries(&keys), KeyId(id), policy, now));
+        let tolerant = index(recv_key(entries(&keys), KeyId(id), preferences, now));
         prop_assert!(strict.is_none() || strict == tolerant);
     }
 
