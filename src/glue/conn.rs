@@ -18,8 +18,10 @@ use super::sock::Sock;
 use super::traffic::TrafficKey;
 use crate::proto::conn::lack_is_told;
 use crate::proto::conn::preferred;
+use crate::proto::criteria::Pair;
 use crate::proto::noted::Extent;
 use crate::proto::noted::Noted;
+use crate::proto::policy::Require;
 use crate::proto::sockopt::SockFlags;
 use crate::proto::wire::KeyId;
 use crate::proto::wire::KeyIds;
@@ -36,6 +38,8 @@ pub(super) struct Conn {
     /// Whose keys it uses.
     pub(super) net: Arc<Netns>,
     flags: Atomic<u64>,
+    /// Its program has asked for protection, by `TCP_AUTHOPT` or a key; else only a policy protects.
+    asked: Atomic<bool>,
     /// Its connection is protected: decided by the SYN.
     protected: Atomic<bool>,
     /// Connected in repair, and not told yet between which ISNs: nothing can be signed.
@@ -66,17 +70,38 @@ unsafe impl Send for Conn {}
 unsafe impl Sync for Conn {}
 
 impl Conn {
-    /// State for `sk`, not attached to it yet.
+    /// State for `sk`, not attached to it yet. `flags`: what it has asked for, if it has.
     pub(super) fn new(
         net: Arc<Netns>,
-        flags: SockFlags,
+        flags: Option<SockFlags>,
         sk: Sock<'_>,
+        alloc: kernel::alloc::Flags,
+    ) -> Option<KBox<Self>> {
+        let conn = Self::for_nobody(net, flags, alloc)?;
+        // SAFETY: `c` is zeroed, and where it stays.
+        unsafe { bindings::tao_conn_init(conn.c.get(), sk.as_ptr()) };
+        conn.tell_stack(flags.is_some_and(|flags| flags.accept_icmp));
+        Some(conn)
+    }
+
+    /// State that is no socket's, and stands in for those that have none.
+    pub(super) fn stand_in(net: Arc<Netns>) -> Option<KBox<Self>> {
+        let conn = Self::for_nobody(net, None, GFP_KERNEL_ACCOUNT)?;
+        // SAFETY: `c` is zeroed, and where it stays.
+        unsafe { bindings::tao_conn_init(conn.c.get(), core::ptr::null_mut()) };
+        Some(conn)
+    }
+
+    fn for_nobody(
+        net: Arc<Netns>,
+        flags: Option<SockFlags>,
         alloc: kernel::alloc::Flags,
     ) -> Option<KBox<Self>> {
         let conn = Self {
             c: Opaque::zeroed(),
             net,
-            flags: Atomic::new(pack_flags(flags)),
+            flags: Atomic::new(pack_flags(flags.unwrap_or_default())),
+            asked: Atomic::new(flags.is_some()),
             protected: Atomic::new(false),
             lacks_isns: Atomic::new(false),
             no_key_since: Atomic::new(0),
@@ -85,11 +110,7 @@ impl Conn {
             tx: RcuSlot::empty(),
             rx: [const { RcuSlot::empty() }; RX_KEYS],
         };
-        let conn = KBox::new(conn, alloc).ok()?;
-        // SAFETY: `c` is zeroed, and where it stays.
-        unsafe { bindings::tao_conn_init(conn.c.get(), sk.as_ptr()) };
-        conn.tell_stack(flags);
-        Some(conn)
+        KBox::new(conn, alloc).ok()
     }
 
     pub(super) fn as_c(&self) -> *mut bindings::tao_conn {
@@ -101,28 +122,60 @@ impl Conn {
         unpack_flags(self.flags.load(Relaxed))
     }
 
+    /// What a socket that has this from another one has asked for, if it has.
+    pub(super) fn asked_for(&self) -> Option<SockFlags> {
+        self.asked().then(|| self.flags())
+    }
+
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
     /// Under the socket lock.
     pub(super) fn set_flags(&self, flags: SockFlags) {
         self.flags.store(pack_flags(flags), Relaxed);
-        self.tell_stack(flags);
+        self.asked.store(true, Relaxed);
+        self.tell_stack(flags.accept_icmp);
         // It was chosen with the old ones.
         self.tx.set(None);
     }
 
     /// Of the flags, one is for the stack's own code. Under the socket lock.
-    fn tell_stack(&self, flags: SockFlags) {
+    fn tell_stack(&self, accept_icmp: bool) {
         // SAFETY: The state is initialised; only the caller writes.
-        unsafe { bindings::tao_accept_icmp(self.c.get(), flags.accept_icmp) };
+        unsafe { bindings::tao_accept_icmp(self.c.get(), accept_icmp) };
+    }
+
+    /// Whether a connection that is about to begin has to be protected, and the policy that requires
+    /// it, if it is one.
+    pub(super) fn must_protect(&self, pair: &Pair) -> (bool, Option<Require>) {
+        let required = self.net.keys.required(pair);
+        let keyed = required.is_some() || self.asked() && self.net.is_keyed(pair);
+        (keyed, required)
+    }
+
+    /// Whether signed segments of connections that need not be protected are dropped: a socket that
+    /// never asked is the kernel's, whose rule that is.
+    pub(super) fn rejects_unexpected(&self) -> bool {
+        self.flags().reject_unexpected || !self.asked()
     }
 
     pub(super) fn is_protected(&self) -> bool {
         self.protected.load(Relaxed)
     }
 
-    /// A connection begins: nothing of the socket's last one counts. `signed_by`: the ids of the
-    /// segment that opened it, where there was one. `in_repair`: there is none, and the ISNs are
-    /// still to come.
-    pub(super) fn begin(&self, protected: bool, signed_by: Option<KeyIds>, in_repair: bool) {
+    /// A connection begins: nothing of the socket's last one counts. `required`: by which policy it
+    /// is protected, if it is by one. `signed_by`: the ids of the segment that opened it, where there
+    /// was one. `in_repair`: there is none, and the ISNs are still to come. Under the socket lock.
+    pub(super) fn begin(
+        &self,
+        protected: bool,
+        required: Option<Require>,
+        signed_by: Option<KeyIds>,
+        in_repair: bool,
+    ) {
+        let by_policy = required.is_some_and(|require| require.accept_icmp);
+        self.tell_stack(self.flags().accept_icmp || by_policy);
         self.tx.set(None);
         for slot in &self.rx {
             slot.set(None);
@@ -162,6 +215,7 @@ impl Conn {
         }
         lack_is_told(
             self.net.no_key_grace(),
+            self.asked(),
             self.no_key_since.load(Relaxed),
             now,
         )

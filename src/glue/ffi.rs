@@ -8,8 +8,8 @@ use kernel::error::code;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
+use crate::proto::criteria::CRITERIA_KEY_LEN;
 use crate::proto::error;
-use crate::proto::mkt::CRITERIA_KEY_LEN;
 use crate::proto::sockopt;
 use crate::proto::uapi;
 use crate::proto::vrf;
@@ -62,6 +62,7 @@ pub(super) fn to_errno(err: error::Error) -> c_int {
         error::Error::NoProtoOpt => return -(kernel::bindings::ENOPROTOOPT as c_int),
         error::Error::Kernel(errno) => return errno,
         error::Error::NoKey => return -(kernel::bindings::ENOKEY as c_int),
+        error::Error::OpNotSupp => return -(kernel::bindings::EOPNOTSUPP as c_int),
         error::Error::ConnAborted => return -(kernel::bindings::ECONNABORTED as c_int),
     };
     code.to_errno()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The index of a namespace's keys: a resizable hash table by criteria, which readers use under RCU.
+//! An index of entries: a resizable hash table by criteria, which readers use under RCU.
 
 use core::marker::PhantomData;
 use core::ptr;
@@ -11,34 +11,51 @@ use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
 use super::ffi::bindings;
-use super::mkt::Mkt;
 use super::rcu::RcuBox;
+use crate::proto::criteria::Criteria;
 use crate::proto::error::Error;
-use crate::proto::mkt::Criteria;
+
+/// What an index has in it.
+///
+/// # Safety
+///
+/// [`Self::node`] gives the first field, which only the index touches.
+pub(super) unsafe trait Entry: Send + Sync {
+    /// What the index finds it by.
+    fn node(&self) -> *mut bindings::tao_entry;
+
+    /// Which connections it is for.
+    fn criteria(&self) -> &Criteria;
+
+    /// Its number among all entries of the namespace: greater for one that was added later.
+    fn serial(&self) -> u64;
+}
 
 /// The index. Its writers exclude each other.
 ///
 /// # Invariants
 ///
-/// What is in it is the `node` of an [`Mkt`] that is freed a grace period after it was taken out.
+/// What is in it is the `node` of a `T` that is freed a grace period after it was taken out.
 #[pin_data]
-pub(super) struct Index {
+pub(super) struct Index<T> {
     #[pin]
     table: Opaque<bindings::rhltable>,
+    entries: PhantomData<T>,
 }
 
 // SAFETY: The table has locks of its own.
-unsafe impl Send for Index {}
+unsafe impl<T: Send + Sync> Send for Index<T> {}
 // SAFETY: The same.
-unsafe impl Sync for Index {}
+unsafe impl<T: Send + Sync> Sync for Index<T> {}
 
-impl Index {
+impl<T: Entry> Index<T> {
     pub(super) fn new() -> impl PinInit<Self, kernel::error::Error> {
         try_pin_init!(Self {
             table <- Opaque::try_ffi_init(|table| {
                 // SAFETY: `table` is to be initialised.
                 to_result(unsafe { bindings::tao_index_init(table) })
             }),
+            entries: PhantomData,
         })
     }
 
@@ -52,7 +69,7 @@ impl Index {
         unsafe { bindings::tao_index_destroy(self.table.get()) };
     }
 
-    /// Puts a key in.
+    /// Puts an entry in.
     ///
     /// # Errors
     ///
@@ -60,44 +77,44 @@ impl Index {
     ///
     /// # Safety
     ///
-    /// The index is not destroyed, and nobody else changes it meanwhile. Nobody else knows the key,
-    /// which is taken out before it is dropped.
-    pub(super) unsafe fn add(&self, mkt: &RcuBox<Mkt>) -> Result<(), Error> {
-        let node = mkt.node.get();
+    /// The index is not destroyed, and nobody else changes it meanwhile. Nobody else knows the
+    /// entry, which is taken out before it is dropped.
+    pub(super) unsafe fn add(&self, entry: &RcuBox<T>) -> Result<(), Error> {
+        let node = entry.node();
         // SAFETY: By the safety requirements of this function; the node is ours to write.
         to_result(unsafe {
-            (*node).criteria = mkt.spec().criteria.to_key();
+            (*node).criteria = entry.criteria().to_key();
             bindings::tao_index_add(self.table.get(), node)
         })
         .map_err(|_| Error::NoMem)
     }
 
-    /// Readers find `mkt` in place of `old`, which has the same criteria: one of the two, always.
+    /// Readers find `entry` in place of `old`, which has the same criteria: one of the two, always.
     ///
     /// # Safety
     ///
-    /// That of [`Self::add`] for `mkt`, and of [`Self::remove`] for `old`.
-    pub(super) unsafe fn replace(&self, old: &RcuBox<Mkt>, mkt: &RcuBox<Mkt>) {
-        let node = mkt.node.get();
+    /// That of [`Self::add`] for `entry`, and of [`Self::remove`] for `old`.
+    pub(super) unsafe fn replace(&self, old: &RcuBox<T>, entry: &RcuBox<T>) {
+        let node = entry.node();
         // SAFETY: By the safety requirements of this function; the node is ours to write.
         unsafe {
-            (*node).criteria = old.spec().criteria.to_key();
-            bindings::tao_index_replace(self.table.get(), old.node.get(), node);
+            (*node).criteria = old.criteria().to_key();
+            bindings::tao_index_replace(self.table.get(), old.node(), node);
         }
     }
 
-    /// Takes a key out.
+    /// Takes an entry out.
     ///
     /// # Safety
     ///
-    /// The index is not destroyed and has the key in it, and nobody else changes it meanwhile.
-    pub(super) unsafe fn remove(&self, mkt: &RcuBox<Mkt>) {
+    /// The index is not destroyed and has the entry in it, and nobody else changes it meanwhile.
+    pub(super) unsafe fn remove(&self, entry: &RcuBox<T>) {
         // SAFETY: By the safety requirements of this function.
-        unsafe { bindings::tao_index_del(self.table.get(), mkt.node.get()) };
+        unsafe { bindings::tao_index_del(self.table.get(), entry.node()) };
     }
 
-    /// No keys yet: see [`Alike::look_up`].
-    pub(super) fn nothing<'g>(&'g self, _guard: &'g Guard) -> Alike<'g> {
+    /// No entries yet: see [`Alike::look_up`].
+    pub(super) fn nothing<'g>(&'g self, _guard: &'g Guard) -> Alike<'g, T> {
         Alike {
             index: self,
             node: ptr::null_mut(),
@@ -105,28 +122,27 @@ impl Index {
         }
     }
 
-    /// All keys with these criteria.
-    pub(super) fn alike<'g>(&'g self, guard: &'g Guard, criteria: &Criteria) -> Alike<'g> {
+    /// All entries with these criteria.
+    pub(super) fn alike<'g>(&'g self, guard: &'g Guard, criteria: &Criteria) -> Alike<'g, T> {
         let mut alike = self.nothing(guard);
         alike.look_up(criteria);
         alike
     }
 }
 
-/// Keys of the same criteria that readers go through.
+/// Entries of the same criteria that readers go through.
 ///
 /// # Invariants
 ///
 /// The RCU read lock is held for `'g`. `node` is null or was found in the index under it.
-#[derive(Clone)]
-pub(super) struct Alike<'g> {
-    index: &'g Index,
-    node: *mut bindings::tao_mkt,
+pub(super) struct Alike<'g, T> {
+    index: &'g Index<T>,
+    node: *mut bindings::tao_entry,
     guard: PhantomData<&'g Guard>,
 }
 
-impl Alike<'_> {
-    /// Goes on with the keys that have these criteria.
+impl<T: Entry> Alike<'_, T> {
+    /// Goes on with the entries that have these criteria.
     pub(super) fn look_up(&mut self, criteria: &Criteria) {
         // SAFETY: The index is alive: `destroy()` is called when nobody can look any more. It
         // hashes `CRITERIA_KEY_LEN` bytes. By the type invariant the RCU read lock is held.
@@ -136,18 +152,24 @@ impl Alike<'_> {
     }
 }
 
-impl<'g> Iterator for Alike<'g> {
-    type Item = &'g Mkt;
+impl<'g, T: Entry> Iterator for Alike<'g, T> {
+    type Item = &'g T;
 
-    fn next(&mut self) -> Option<&'g Mkt> {
+    fn next(&mut self) -> Option<&'g T> {
         if self.node.is_null() {
             return None;
         }
-        // SAFETY: By the type invariants it is the first field of an `Mkt`, which is not freed while
-        // `'g` lasts.
-        let mkt = unsafe { &*self.node.cast::<Mkt>() };
+        // SAFETY: By the type invariants it is the first field of a `T`, which is not freed while `'g`
+        // lasts.
+        let entry = unsafe { &*self.node.cast::<T>() };
         // SAFETY: It is in the index, or was when it was found under the read lock.
         self.node = unsafe { bindings::tao_index_next(self.node) };
-        Some(mkt)
+        Some(entry)
+    }
+}
+
+impl<T> Clone for Alike<'_, T> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
     }
 }

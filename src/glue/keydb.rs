@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The keys (MKTs) of a network namespace.
+//! The entries of a network namespace: its keys (MKTs), and its policies.
 //!
-//! Readers hold an RCU read lock. They go through the shapes of criteria in use, most specific
-//! first, and look each up in a hash table: the cost of a lookup does not depend on the number of
-//! keys. Writers hold a mutex and may sleep.
+//! Writers hold a mutex and may sleep; see [`super::table`] for readers.
 //!
-//! Keys of a VRF name it by an id, whatever device it has: see [`crate::proto::vrf`]. Readers turn
+//! Entries of a VRF name it by an id, whatever device it has: see [`crate::proto::vrf`]. Readers turn
 //! interface indexes into ids before they look up.
 //!
 //! Every change, of keys or of the preferences that they are chosen by, ends with a new generation;
 //! whoever keeps an answer keeps the generation that he read before he asked, and asks again when
-//! it is another.
+//! it is another. What policies say nobody keeps.
 
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
-use kernel::rbtree::RBTreeNodeReservation;
 use kernel::sync::atomic::ordering::Acquire;
 use kernel::sync::atomic::ordering::Release;
 use kernel::sync::atomic::Atomic;
@@ -25,24 +21,32 @@ use kernel::sync::rcu::Guard;
 use kernel::sync::Mutex;
 
 use super::ffi::synchronize_rcu;
-use super::index::Alike;
-use super::index::Index;
+use super::index::Entry;
 use super::mkt::Mkt;
-use super::rcu::RcuBox;
-use super::rcu::RcuSlot;
+use super::policy::Hold;
+use super::policy::Policy;
+use super::table::age;
+use super::table::Matching;
+use super::table::Rows;
+use super::table::Table;
 use super::vrfs::Devices;
 use super::vrfs::Vrfs;
+use crate::proto::criteria::Criteria;
+use crate::proto::criteria::Pair;
+use crate::proto::criteria::Shape;
 use crate::proto::error::Error;
-use crate::proto::mkt::Criteria;
 use crate::proto::mkt::Identity;
 use crate::proto::mkt::KeySpec;
-use crate::proto::mkt::Pair;
-use crate::proto::mkt::Shape;
+use crate::proto::policy;
+use crate::proto::policy::PolicySpec;
+use crate::proto::policy::Require;
+use crate::proto::show;
 use crate::proto::vrf::Given;
 use crate::proto::vrf::Name;
+use crate::proto::vrf::Vrf;
 use crate::proto::vrf::VrfId;
 
-/// The most shapes of criteria that the keys of a namespace may have, and the most keys that may
+/// The most shapes of criteria that the entries of a namespace may have, and the most keys that may
 /// have the same criteria: what softirq does for a SYN is bounded. Each of 256 ids twice is more
 /// than one connection has a use for.
 const MAX_SHAPES: usize = 64;
@@ -50,55 +54,26 @@ const MAX_ALIKE: usize = 512;
 
 /// What writers have.
 struct Writer {
-    by_age: RBTree<u64, RcuBox<Mkt>>,
-    /// How many keys have each of the shapes that readers see, in the same order.
-    counts: KVec<(Shape, u32)>,
+    keys: Rows<Mkt>,
+    policies: Rows<Policy>,
+    /// Policies that require something.
+    required: u32,
     last_serial: u64,
     vrfs: Vrfs,
 }
 
 impl Writer {
-    /// How many keys there are.
-    fn count(&self) -> u32 {
-        self.counts.iter().map(|(_, count)| count).sum()
+    /// Whether there is no room for one more entry of this shape.
+    fn is_full(&self, shape: Shape, max_entries: u32) -> bool {
+        let is_of_keys = |shape: &Shape| self.keys.shapes().any(|it| it == *shape);
+        let of_policies = self.policies.shapes().filter(|it| !is_of_keys(it));
+        let others = Iterator::chain(self.keys.shapes(), of_policies).filter(|it| *it != shape);
+        self.keys.len().saturating_add(self.policies.len()) >= max_entries
+            || others.count() >= MAX_SHAPES
     }
 }
 
-/// Keys that match a connection, which readers go through.
-#[derive(Clone)]
-pub(super) struct Matching<'g> {
-    alike: Alike<'g>,
-    /// Criteria to be looked up before the next shape.
-    other: Option<Criteria>,
-    pair: &'g Pair,
-    /// Those still to be looked up.
-    shapes: &'g [Shape],
-}
-
-impl<'g> Iterator for Matching<'g> {
-    type Item = &'g Mkt;
-
-    fn next(&mut self) -> Option<&'g Mkt> {
-        loop {
-            if let Some(mkt) = self.alike.next() {
-                return Some(mkt);
-            }
-            if let Some(criteria) = self.other.take() {
-                self.alike.look_up(&criteria);
-                continue;
-            }
-            let (shape, rest) = self.shapes.split_first()?;
-            self.shapes = rest;
-            let [criteria, other] = shape.criteria_of(self.pair);
-            self.other = other;
-            if let Some(criteria) = criteria {
-                self.alike.look_up(&criteria);
-            }
-        }
-    }
-}
-
-/// A change of the keys has been made, and a reader of before may still be using what it found then.
+/// A change has been made, and a reader of before may still be using what it found then.
 #[must_use]
 pub(super) struct Settling(bool);
 
@@ -112,15 +87,18 @@ impl Settling {
     }
 }
 
-/// All keys of a namespace.
+/// All entries of a namespace.
 #[pin_data]
 pub(super) struct KeyDb {
     generation: Atomic<u64>,
-    // Of all keys, the most specific first.
-    shapes: RcuSlot<KVec<Shape>>,
     devices: Devices,
     #[pin]
-    index: Index,
+    keys: Table<Mkt>,
+    #[pin]
+    policies: Table<Policy>,
+    /// Taken while a policy requires something.
+    #[pin]
+    hold: Hold,
     #[pin]
     writer: Mutex<Writer>,
 }
@@ -129,12 +107,14 @@ impl KeyDb {
     pub(super) fn new() -> impl PinInit<Self, kernel::error::Error> {
         try_pin_init!(Self {
             generation: Atomic::new(0),
-            shapes: RcuSlot::empty(),
             devices: Devices::none(),
-            index <- Index::new(),
+            keys <- Table::new(),
+            policies <- Table::new(),
+            hold <- Hold::new(),
             writer <- new_mutex!(Writer {
-                by_age: RBTree::new(),
-                counts: KVec::new(),
+                keys: Rows::new(),
+                policies: Rows::new(),
+                required: 0,
                 last_serial: 0,
                 vrfs: Vrfs::none(),
             }),
@@ -170,13 +150,16 @@ impl KeyDb {
     }
 
     /// All keys that match `pair`, in no particular order.
-    pub(super) fn matching<'g>(&'g self, guard: &'g Guard, pair: &'g Pair) -> Matching<'g> {
-        Matching {
-            alike: self.index.nothing(guard),
-            other: None,
-            pair,
-            shapes: self.shapes.get(guard).map_or(&[], |shapes| shapes),
-        }
+    pub(super) fn matching<'g>(&'g self, guard: &'g Guard, pair: &'g Pair) -> Matching<'g, Mkt> {
+        self.keys.matching(guard, pair)
+    }
+
+    /// How policies require this connection to be protected, if they do.
+    pub(super) fn required(&self, pair: &Pair) -> Option<Require> {
+        let guard = rcu::read_lock();
+        let pair = pair.for_policies();
+        let matching = self.policies.matching(&guard, &pair);
+        policy::wanted(matching.map(Policy::spec))
     }
 
     /// Adds a key, or replaces the one with its identity, at any time: before a connection is
@@ -213,70 +196,30 @@ impl KeyDb {
     ) -> Result<Settling, Error> {
         let guard = rcu::read_lock();
         let old = self.find(&guard, &spec.identity());
-        let old = old.map(|old| (old.age(), old.material_for(spec, key)));
+        let old = old.map(|old| (age(old), old.material_for(spec, key)));
         let (mut alike, mut taken) = (0, false);
-        for other in self.index.alike(&guard, &spec.criteria) {
+        for other in self.keys.alike(&guard, &spec.criteria) {
             alike += 1;
             taken |= spec.overlaps(other.spec());
         }
         drop(guard);
         let shape = spec.criteria.shape();
-        let find = |counts: &[(Shape, u32)]| counts.binary_search_by(|(it, _)| it.cmp(&shape));
-        let at = find(&writer.counts);
-        let others = |(it, count): &&(Shape, u32)| *it != shape && *count != 0;
-        let is_full = writer.count() >= max_keys
-            || alike >= MAX_ALIKE
-            || writer.counts.iter().filter(others).count() >= MAX_SHAPES;
-        if old.is_none() && is_full {
+        if old.is_none() && (alike >= MAX_ALIKE || writer.is_full(shape, max_keys)) {
             return Err(Error::NoSpc);
         }
         if taken && !overlap {
             return Err(Error::Exist);
         }
 
-        // All that can fail, first.
         let serial = writer.last_serial + 1;
         let material = old.and_then(|(_, material)| material).unwrap_or(serial);
         let mkt = Mkt::new(spec, key, serial, material).ok_or(Error::NoMem)?;
-        let place = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(|_| Error::NoMem)?;
-        let more_shapes = match at {
-            Ok(_) => None,
-            Err(_) => {
-                let counts = &mut writer.counts;
-                counts
-                    .reserve(1, GFP_KERNEL_ACCOUNT)
-                    .map_err(|_| Error::NoMem)?;
-                Some(shapes_of(counts, Some(shape)).ok_or(Error::NoMem)?)
-            }
-        };
-        match old.and_then(|(old_age, _)| writer.by_age.remove(&old_age)) {
-            // SAFETY: The writer's lock is held. Each key of `by_age` is in the index until it is
-            // taken out of both; the new one is known here only.
-            Some(old) => unsafe { self.index.replace(&old, &mkt) },
-            None => {
-                // SAFETY: The same.
-                unsafe { self.index.add(&mkt) }?;
-                if let Some(shapes) = more_shapes {
-                    self.shapes.set(Some(shapes));
-                }
-                writer.vrfs.count_keys(spec.criteria.vrf, 1);
-                match at {
-                    Ok(at) => {
-                        if let Some((_, count)) = writer.counts.get_mut(at) {
-                            *count += 1;
-                        }
-                    }
-                    // There is room for it. Readers have been given a list without those of no
-                    // key, which may be left for want of memory.
-                    Err(_) => {
-                        writer.counts.retain(|(_, count)| *count != 0);
-                        let at = find(&writer.counts).unwrap_or_else(|at| at);
-                        drop(writer.counts.insert_within_capacity(at, (shape, 1)));
-                    }
-                }
-            }
+        let room = self.keys.room(&mut writer.keys, shape)?;
+        let old_age = old.map(|(age, _)| age);
+        self.keys.put(&mut writer.keys, mkt, old_age, room)?;
+        if old.is_none() {
+            writer.vrfs.count_keys(spec.criteria.vrf, 1);
         }
-        writer.by_age.insert(place.into_node(mkt.age(), mkt));
         writer.last_serial = serial;
         self.next_generation();
         // Whoever has chosen the old key before may be about to use it.
@@ -291,50 +234,132 @@ impl KeyDb {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
         let in_vrf = |vrf| self.find(&guard, &identity.in_vrf(vrf));
-        let found = match vrf {
-            Given::Any | Given::Outside => self.find(&guard, identity),
-            Given::Named(name) => writer.vrfs.named(name).and_then(in_vrf),
-            Given::Index(index) => writer.vrfs.at(index).and_then(in_vrf).or_else(|| {
-                let keys = writer.vrfs.ids().filter_map(in_vrf);
-                keys.filter(|mkt| mkt.spec().vrf == vrf)
-                    .min_by_key(|mkt| mkt.age())
-            }),
-        };
+        let anywhere = || self.find(&guard, identity);
+        let found = writer
+            .vrfs
+            .find(vrf, anywhere, in_vrf, |mkt| mkt.spec().vrf);
         let mkt = found.ok_or(Error::NoEnt)?;
-        let (age, criteria) = (mkt.age(), mkt.spec().criteria);
+        let (age, vrf) = (age(mkt), mkt.spec().criteria.vrf);
         drop(guard);
-        if let Some(mkt) = writer.by_age.remove(&age) {
-            // SAFETY: The writer's lock is held, and the key, which was in `by_age`, is in the index.
-            unsafe { self.index.remove(&mkt) };
-        }
-        writer.vrfs.count_keys(criteria.vrf, -1);
-        let shape = criteria.shape();
-        let at = writer.counts.iter().position(|(other, _)| *other == shape);
-        if let Some((_, count)) = at.and_then(|at| writer.counts.get_mut(at)) {
-            *count -= 1;
-            if *count == 0 {
-                // Without memory the shape stays, of no key.
-                if let Some(shapes) = shapes_of(&writer.counts, None) {
-                    self.shapes.set(Some(shapes));
-                    writer.counts.retain(|(_, count)| *count != 0);
-                }
-            }
-        }
+        self.keys.take(&mut writer.keys, age);
+        writer.vrfs.count_keys(vrf, -1);
         self.next_generation();
         Ok(Settling(true))
+    }
+
+    /// Adds a policy, or replaces the one with its criteria. When it returns and has settled, every
+    /// connection that is asked about is asked about with it; on an error all is as before.
+    pub(super) fn add_policy(
+        &self,
+        spec: &PolicySpec,
+        max_entries: u32,
+    ) -> Result<Settling, Error> {
+        let mut writer = self.writer.lock();
+        let vrf = writer.vrfs.meant(spec.vrf)?;
+        let spec = vrf.map_or(*spec, |vrf| spec.in_vrf(vrf));
+        let added = self.add_policy_in_its_vrf(&mut writer, &spec, max_entries);
+        if added.is_err() {
+            // As in [`Self::add`].
+            writer.vrfs.count_keys(vrf, 0);
+            self.hold_as(&writer);
+        }
+        added
+    }
+
+    fn add_policy_in_its_vrf(
+        &self,
+        writer: &mut Writer,
+        spec: &PolicySpec,
+        max_entries: u32,
+    ) -> Result<Settling, Error> {
+        let guard = rcu::read_lock();
+        let old = self.policies.alike(&guard, &spec.criteria).next();
+        let old = old.map(|old| (age(old), old.spec().requires()));
+        drop(guard);
+        let shape = spec.criteria.shape();
+        if old.is_none() && writer.is_full(shape, max_entries) {
+            return Err(Error::NoSpc);
+        }
+        if spec.requires() {
+            self.hold.take()?;
+        }
+        let serial = writer.last_serial + 1;
+        let policy = Policy::new(spec, serial).ok_or(Error::NoMem)?;
+        let room = self.policies.room(&mut writer.policies, shape)?;
+        let old_age = old.map(|(age, _)| age);
+        self.policies
+            .put(&mut writer.policies, policy, old_age, room)?;
+        if old.is_none() {
+            writer.vrfs.count_keys(spec.criteria.vrf, 1);
+        }
+        writer.last_serial = serial;
+        let required = old.is_some_and(|(_, required)| required);
+        writer.required += u32::from(spec.requires());
+        writer.required -= u32::from(required);
+        self.hold_as(writer);
+        Ok(Settling(spec.requires()))
+    }
+
+    /// Deletes the policy with these criteria, in the VRF that is given as with a key.
+    pub(super) fn delete_policy(&self, criteria: &Criteria, vrf: Given) -> Result<(), Error> {
+        let mut writer = self.writer.lock();
+        let guard = rcu::read_lock();
+        let find = |criteria: Criteria| self.policies.alike(&guard, &criteria).next();
+        let in_vrf = |vrf| {
+            find(Criteria {
+                vrf: Some(vrf),
+                ..*criteria
+            })
+        };
+        let found = writer
+            .vrfs
+            .find(vrf, || find(*criteria), in_vrf, |policy| policy.spec().vrf);
+        let policy = found.ok_or(Error::NoEnt)?;
+        let (age, vrf, required) = (age(policy), policy.criteria().vrf, policy.spec().requires());
+        drop(guard);
+        self.policies.take(&mut writer.policies, age);
+        writer.vrfs.count_keys(vrf, -1);
+        writer.required -= u32::from(required);
+        self.hold_as(&writer);
+        Ok(())
+    }
+
+    /// Holds the module while a policy requires something, and not otherwise.
+    fn hold_as(&self, writer: &Writer) {
+        if writer.required == 0 {
+            self.hold.release();
+        }
     }
 
     /// The first position from `from` on that has a key, in `/proc`.
     pub(super) fn position_from(&self, from: u64) -> Option<u64> {
         let writer = self.writer.lock();
-        let cursor = writer.by_age.cursor_lower_bound(&from)?;
-        Some(*cursor.current().0)
+        writer.keys.age_from(from)
+    }
+
+    /// The first position from `from` on that has an entry, in `/proc`.
+    pub(super) fn entry_from(&self, from: u64) -> Option<u64> {
+        let writer = self.writer.lock();
+        let ages = [writer.keys.age_from(from), writer.policies.age_from(from)];
+        ages.into_iter().flatten().min()
+    }
+
+    /// The entry at a position, and its VRF, if it is for one.
+    pub(super) fn entry_at(&self, position: u64) -> Option<(show::Entry, Option<Vrf>)> {
+        let writer = self.writer.lock();
+        let key = writer.keys.get(position).map(|mkt| *mkt.spec());
+        let policy = || writer.policies.get(position).map(|policy| *policy.spec());
+        let (entry, vrf) = match key {
+            Some(spec) => (show::Entry::Key(spec), spec.criteria.vrf),
+            None => policy().map(|spec| (show::Entry::Policy(spec), spec.criteria.vrf))?,
+        };
+        Some((entry, vrf.and_then(|id| writer.vrfs.get(id))))
     }
 
     /// The key at a position, and the interface index of its VRF.
     pub(super) fn spec_at(&self, position: u64) -> Option<(KeySpec, u32)> {
         let writer = self.writer.lock();
-        let spec = *writer.by_age.get(&position)?.spec();
+        let spec = *writer.keys.get(position)?.spec();
         Some((spec, writer.vrfs.index_to_show(&spec)))
     }
 
@@ -346,19 +371,21 @@ impl KeyDb {
 
     /// The namespace goes: from the next grace period on, no reader finds anything, or looks.
     pub(super) fn hide(&self) {
-        self.shapes.set(None);
+        self.keys.hide();
+        self.policies.hide();
         self.next_generation();
     }
 
-    /// Frees all keys, a grace period after [`Self::hide`]. May sleep.
+    /// Frees all entries, a grace period after [`Self::hide`]. May sleep.
     pub(super) fn clear(&self) {
-        // SAFETY: After that grace period nobody looks into it any more, and this is called once.
-        unsafe { self.index.destroy() };
-        self.writer.lock().by_age = RBTree::new();
+        let writer = &mut *self.writer.lock();
+        self.keys.clear(&mut writer.keys);
+        self.policies.clear(&mut writer.policies);
+        self.hold.release();
     }
 
     fn find<'g>(&'g self, guard: &'g Guard, identity: &Identity) -> Option<&'g Mkt> {
-        self.index
+        self.keys
             .alike(guard, &identity.criteria)
             .find(|mkt| mkt.spec().identity() == *identity)
     }
@@ -366,17 +393,4 @@ impl KeyDb {
     fn next_generation(&self) {
         self.generation.fetch_add(1, Release);
     }
-}
-
-/// A list for readers, of the shapes that keys have and one more; `None` if there is no memory.
-fn shapes_of(counts: &[(Shape, u32)], more: Option<Shape>) -> Option<RcuBox<KVec<Shape>>> {
-    let mut list = KVec::with_capacity(counts.len() + 1, GFP_KERNEL_ACCOUNT).ok()?;
-    for (shape, _) in counts.iter().filter(|(_, count)| *count != 0) {
-        list.push_within_capacity(*shape).ok()?;
-    }
-    if let Some(shape) = more {
-        let at = list.partition_point(|other| *other < shape);
-        list.insert_within_capacity(at, shape).ok()?;
-    }
-    RcuBox::new(list, GFP_KERNEL_ACCOUNT, |_| ()).ok()
 }

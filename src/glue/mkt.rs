@@ -7,19 +7,18 @@ use kernel::types::Opaque;
 
 use super::ffi::bindings;
 use super::ffi::wipe;
+use super::index::Entry;
 use super::rcu::RcuBox;
+use crate::proto::criteria::Criteria;
 use crate::proto::mkt::KeySpec;
 use crate::proto::select::Candidate;
 use crate::proto::uapi::MAX_MASTER_KEY_LEN;
-
-/// Ages are positions in `/proc`, which are `loff_t`.
-const OLDEST: u64 = i64::MAX as u64;
 
 /// A key.
 #[repr(C)]
 pub(super) struct Mkt {
     // First: the index finds a key by the address of this, and is the only one that touches it.
-    pub(super) node: Opaque<bindings::tao_mkt>,
+    node: Opaque<bindings::tao_entry>,
     spec: KeySpec,
     serial: u64,
     material: u64,
@@ -32,7 +31,8 @@ unsafe impl Send for Mkt {}
 unsafe impl Sync for Mkt {}
 
 impl Mkt {
-    /// A key of `spec.key_len` bytes, as the namespace's `serial`th. `material`: see
+    /// A key of `spec.key_len` bytes, as the namespace's `serial`th
+    /// entry. `material`: see
     /// [`Self::material`]. `None` if there is no memory.
     pub(super) fn new(
         spec: &KeySpec,
@@ -75,10 +75,20 @@ impl Mkt {
     pub(super) fn spec(&self) -> &KeySpec {
         &self.spec
     }
+}
 
-    /// Position in `/proc`: the newest is first.
-    pub(super) fn age(&self) -> u64 {
-        OLDEST - self.serial
+// SAFETY: `node` is the first field, and private.
+unsafe impl Entry for Mkt {
+    fn node(&self) -> *mut bindings::tao_entry {
+        self.node.get()
+    }
+
+    fn criteria(&self) -> &Criteria {
+        &self.spec.criteria
+    }
+
+    fn serial(&self) -> u64 {
+        self.serial
     }
 }
 

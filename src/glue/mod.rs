@@ -10,8 +10,8 @@
 //! ```
 //!
 //! `unsafe` is in [`ffi`], [`sock`], [`segment`] and [`crypto`] (kernel functions), [`entry`]
-//! (entries from C), [`rcu`], [`mkt`], [`index`], [`keydb`], [`conn`] and [`state`] (what RCU or the
-//! stack keeps alive) only.
+//! (entries from C), [`rcu`], [`mkt`], [`policy`], [`index`], [`table`], [`conn`] and [`state`] (what
+//! RCU or the stack keeps alive) only.
 
 mod conn;
 mod crypto;
@@ -21,6 +21,7 @@ mod index;
 mod keydb;
 mod mkt;
 mod netns;
+mod policy;
 mod rcu;
 mod rfc9235;
 mod rx;
@@ -29,6 +30,7 @@ pub(crate) mod selftest;
 mod sock;
 mod sockopt;
 mod state;
+mod table;
 mod traffic;
 mod tx;
 mod vrfs;

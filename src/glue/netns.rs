@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the module has in a network namespace: keys and limits, and what they say of a connection.
-//! `/proc/net/tcp_authopt` is read here.
+//! What is in `/proc/net` is read here.
 
 use core::fmt::Write;
 
@@ -12,7 +12,7 @@ use kernel::sync::rcu;
 
 use super::ffi::now;
 use super::keydb::KeyDb;
-use crate::proto::mkt::Pair;
+use crate::proto::criteria::Pair;
 use crate::proto::select;
 use crate::proto::select::Preferences;
 use crate::proto::select::Rule;
@@ -36,6 +36,8 @@ pub(super) struct Netns {
     pub(super) accept_tolerance: Atomic<u32>,
     /// The sysctl `net.ipv4.tcp_authopt_no_key_grace`.
     pub(super) no_key_grace: Atomic<i32>,
+    /// How many connections policies have refused, by [`Refused`].
+    refused: [Atomic<u64>; 3],
 }
 
 impl Netns {
@@ -47,6 +49,7 @@ impl Netns {
             rollover_rule: Atomic::new(0),
             accept_tolerance: Atomic::new(0),
             no_key_grace: Atomic::new(-1),
+            refused: [const { Atomic::new(0) }; 3],
         })
     }
 
@@ -89,21 +92,73 @@ impl Netns {
             .is_some()
     }
 
-    /// Writes the line of `/proc/net/tcp_authopt` at `position`: 0 is the heading. Returns its
-    /// length; 0 if the key has gone.
-    pub(super) fn show(&self, position: u64, line: &mut [u8]) -> usize {
+    /// The first position from `from` on that has a line in this file.
+    pub(super) fn position_from(&self, file: File, from: u64) -> Option<u64> {
+        match file {
+            File::Keys => self.keys.position_from(from),
+            File::Entries => self.keys.entry_from(from),
+            File::Counters => None,
+        }
+    }
+
+    /// Writes the line of a file in `/proc` at `position`: 0 is the heading. Returns its length; 0 if
+    /// the entry has gone.
+    pub(super) fn show(&self, file: File, position: u64, line: &mut [u8]) -> usize {
         let mut out = Line { line, len: 0 };
-        let written = if position == 0 {
-            out.write_str(show::HEADER)
-        } else {
-            let spec = self.keys.spec_at(position);
-            spec.map_or(Ok(()), |(spec, index)| {
-                show::write_row(&mut out, &spec, index)
-            })
+        let written = match (file, position) {
+            (File::Keys, 0) => out.write_str(show::HEADER),
+            (File::Keys, _) => match self.keys.spec_at(position) {
+                Some((spec, index)) => show::write_row(&mut out, &spec, index),
+                None => Ok(()),
+            },
+            (File::Entries, 0) => out.write_str(show::ENTRIES_HEADER),
+            (File::Entries, _) => match self.keys.entry_at(position) {
+                Some((entry, vrf)) => {
+                    let tolerance = self.preferences().accept_tolerance;
+                    show::write_entry(&mut out, &entry, vrf.as_ref(), tolerance, now())
+                }
+                None => Ok(()),
+            },
+            (File::Counters, _) => {
+                let [passive, active, native] = self.refused.each_ref().map(|it| it.load(Relaxed));
+                writeln!(
+                    out,
+                    "syn_refused\t{passive}\nconnect_refused\t{active}\nnative_refused\t{native}"
+                )
+            }
         };
-        // The caller's line is long enough for any key.
+        // The caller's line is long enough for any entry.
         written.map_or(0, |()| out.len)
     }
+
+    /// A policy has kept a connection from coming to be.
+    pub(super) fn count_refused(&self, what: Refused) {
+        if let Some(counter) = self.refused.get(what as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// A file in `/proc/net`.
+#[derive(Clone, Copy)]
+pub(super) enum File {
+    /// `tcp_authopt`
+    Keys,
+    /// `tcp_authopt_entries`
+    Entries,
+    /// `tcp_authopt_counters`
+    Counters,
+}
+
+/// What a policy keeps from coming to be.
+#[derive(Clone, Copy)]
+pub(super) enum Refused {
+    /// A connection to a listener, whose SYN or ACK is not signed.
+    Passive,
+    /// One that `connect()` was to open.
+    Active,
+    /// Either, though the kernel's own TCP-AO is there.
+    Native,
 }
 
 struct Line<'a> {

@@ -28,8 +28,8 @@ use super::traffic::TrafficKey;
 use crate::proto::conn::isns_and_sne;
 use crate::proto::conn::Context;
 use crate::proto::conn::NoIsns;
+use crate::proto::criteria::Pair;
 use crate::proto::mac::tags_equal;
-use crate::proto::mkt::Pair;
 use crate::proto::noted::Extent;
 use crate::proto::select;
 use crate::proto::verdict::first_step;
@@ -135,8 +135,8 @@ fn judge(conn: &Conn, received: &Received<'_>, context: Context) -> Result<bool,
     let pair = Pair::of_received(&ends, received.segment.side);
     let keyed = context
         .must_be_signed()
-        .unwrap_or_else(|| conn.net.is_keyed(&pair));
-    let reject = conn.flags().reject_unexpected;
+        .unwrap_or_else(|| conn.must_protect(&pair).0);
+    let reject = conn.rejects_unexpected();
     let option = match first_step(parse_auth(&tcp), keyed, reject) {
         Step::Drop(discard) => return Err(Refusal::Discard(discard)),
         Step::CheckMd5 => return Ok(false),

@@ -13,9 +13,9 @@ use crate::proto::addr::Endpoints;
 use crate::proto::addr::Family;
 use crate::proto::conn::Context;
 use crate::proto::conn::Numbers;
+use crate::proto::criteria::Side;
 use crate::proto::kdf::Isns;
 use crate::proto::mac::MacState;
-use crate::proto::mkt::Side;
 use crate::proto::sne::Sne;
 use crate::proto::wire::Isn;
 

@@ -14,9 +14,9 @@ use super::ffi::bindings;
 use crate::proto::addr::Addr;
 use crate::proto::addr::Endpoints;
 use crate::proto::addr::Family;
+use crate::proto::criteria::Pair;
+use crate::proto::criteria::Side;
 use crate::proto::error;
-use crate::proto::mkt::Pair;
-use crate::proto::mkt::Side;
 use crate::proto::sockopt::MAX_OPTLEN;
 use crate::proto::vrf::VrfId;
 

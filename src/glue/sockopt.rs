@@ -6,7 +6,7 @@
 //!    [`route_get`].
 //! 2. Ours need the sysctl.
 //! 3. `TCP_AUTHOPT` gives the socket its state ([`set_authopt`]); `TCP_AUTHOPT_KEY` changes the
-//!    keys of its namespace ([`set_key`]), and adding one gives the socket state, too;
+//!    keys and policies of its namespace ([`set_key`]), and adding a key gives the socket state, too;
 //!    `TCP_REPAIR_AUTHOPT` is for checkpoint and restore.
 //!
 //! Process context; may sleep.
@@ -24,9 +24,10 @@ use super::sock::SockLock;
 use super::state;
 use super::state::NewState;
 use crate::proto::error::Error;
-use crate::proto::mkt::parse_key;
-use crate::proto::mkt::KeyRequest;
 use crate::proto::mkt::KeySpec;
+use crate::proto::policy::PolicySpec;
+use crate::proto::request::parse;
+use crate::proto::request::Request;
 use crate::proto::sockopt::ids_received;
 use crate::proto::sockopt::route_get;
 use crate::proto::sockopt::route_set;
@@ -78,13 +79,14 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
     let lock = call.lock();
     if call.optname() == uapi::TCP_AUTHOPT {
         let authopt = state::with_state(&lock, |conn| {
-            conn.flags().emit(
+            let emitted = conn.flags().emit(
                 conn.is_protected(),
                 conn.sent().unwrap_or_default(),
                 conn.received().unwrap_or_default(),
-            )
+            );
+            (conn.asked() || conn.is_protected()).then_some(emitted)
         });
-        let authopt = authopt.ok_or(Error::NoEnt)?;
+        let authopt = authopt.flatten().ok_or(Error::NoEnt)?;
         drop(lock);
         call.copy_out(&authopt)?;
     } else {
@@ -103,6 +105,7 @@ pub(super) fn get(call: &mut Call<'_>) -> Result<Answer, Error> {
 /// kernel's that another thread has added is then met by [`state::with_state`], which finds none of
 /// ours beside it, and by [`NewState::prepare`], which fails.
 fn owner(call: &Call<'_>) -> Owner {
+    state::forget_leftover(call.sock());
     let _guard = rcu::read_lock();
     if call.has_native() {
         Owner::Native
@@ -145,7 +148,8 @@ fn new_state<'a>(
     flags: SockFlags,
 ) -> Result<NewState<'a>, Error> {
     let net = state::netns_of(call.sock());
-    let conn = Conn::new(net, flags, call.sock(), GFP_KERNEL_ACCOUNT).ok_or(Error::NoMem)?;
+    let conn = Conn::new(net, Some(flags), call.sock(), GFP_KERNEL_ACCOUNT);
+    let conn = conn.ok_or(Error::NoMem)?;
     let open = !matches!(
         u32::from(call.sock().state()),
         bindings::TCP_CLOSE | bindings::TCP_LISTEN
@@ -160,11 +164,16 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
     let family = call.family().ok_or(Error::Inval)?;
     let mut key = Secret([0; uapi::KEY_LEN]);
     call.copy_in(&mut key.0)?;
-    let request = parse_key(&key.0, family)?;
+    let request = parse(&key.0, family)?;
     let net = state::netns_of(call.sock());
     let settling = match request {
-        KeyRequest::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
-        KeyRequest::Delete(identity, vrf) => net.keys.delete(&identity, vrf)?,
+        Request::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
+        Request::Delete(identity, vrf) => net.keys.delete(&identity, vrf)?,
+        Request::AddPolicy(spec) => add_policy(call, &net, &spec)?,
+        Request::DeletePolicy(criteria, vrf) => {
+            net.keys.delete_policy(&criteria, vrf)?;
+            return Ok(());
+        }
     };
     // Not with the socket locked: that would hold up its segments.
     settling.wait();
@@ -172,10 +181,10 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
 }
 
 /// Adds a key, and gives the socket the state that `TCP_AUTHOPT` with all zeros would give it; or
-/// does neither. A socket that has state is not locked for this.
+/// does neither. A socket that has asked before is not locked for this.
 fn add_key(call: &Call<'_>, net: &Netns, spec: &KeySpec, key: &[u8]) -> Result<Settling, Error> {
     let add = || net.keys.add(spec, key, net.max_keys(), net.may_overlap());
-    if owner(call) == Owner::Ours {
+    if state::has_asked(call.sock()) {
         return add();
     }
     ffi::wake()?;
@@ -185,10 +194,21 @@ fn add_key(call: &Call<'_>, net: &Netns, spec: &KeySpec, key: &[u8]) -> Result<S
         None => Some(new_state(call, &lock, SockFlags::default())?),
     };
     let settling = add()?;
-    if let Some(state) = state {
-        state.give();
+    match state {
+        Some(state) => state.give(),
+        // Only a policy has protected it so far.
+        None => {
+            state::with_state(&lock, |conn| conn.set_flags(conn.flags()));
+        }
     }
     Ok(settling)
+}
+
+/// Adds a policy. The socket is as it was: whoever says what others must do has asked for nothing.
+fn add_policy(call: &Call<'_>, net: &Netns, spec: &PolicySpec) -> Result<Settling, Error> {
+    ffi::wake()?;
+    state::make_stand_in(call.sock())?;
+    net.keys.add_policy(spec, net.max_keys())
 }
 
 fn set_repair(call: &Call<'_>) -> Result<(), Error> {

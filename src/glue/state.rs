@@ -6,6 +6,7 @@ use core::mem::MaybeUninit;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::sync::rcu;
 use kernel::sync::Arc;
 
 use super::conn::Conn;
@@ -26,14 +27,19 @@ pub(super) unsafe fn conn_of<'a>(conn: *const bindings::tao_conn) -> &'a Conn {
     unsafe { &*conn.cast::<Conn>() }
 }
 
+/// # Safety
+///
+/// `net` came from `tao_rust_net_new()` and was not given to `tao_rust_net_free()`.
+pub(super) unsafe fn arc_of(net: *mut bindings::tao_net) -> Arc<Netns> {
+    // SAFETY: `struct net` holds the pointer as an `Arc` that was turned into one.
+    let net = unsafe { Arc::from_raw(net.cast::<Netns>()) };
+    (*core::mem::ManuallyDrop::new(net)).clone()
+}
+
 /// The namespace of a socket.
 pub(super) fn netns_of(sk: Sock<'_>) -> Arc<Netns> {
-    // SAFETY: The socket lives, so its namespace does, which holds the pointer as an `Arc` that
-    // was turned into one.
-    unsafe {
-        let net = bindings::tao_net_of(sk.as_ptr()).cast::<Netns>();
-        (*core::mem::ManuallyDrop::new(Arc::from_raw(net))).clone()
-    }
+    // SAFETY: The socket lives, so its namespace does.
+    unsafe { arc_of(bindings::tao_net_of(sk.as_ptr())) }
 }
 
 fn find_state(sk: Sock<'_>) -> *mut bindings::tao_conn {
@@ -44,6 +50,27 @@ fn find_state(sk: Sock<'_>) -> *mut bindings::tao_conn {
 /// The socket carries our state. Only a hint unless it is locked.
 pub(super) fn has_state(sk: Sock<'_>) -> bool {
     !find_state(sk).is_null()
+}
+
+/// The socket carries our state, since its program has asked. Only a hint unless it is locked.
+pub(super) fn has_asked(sk: Sock<'_>) -> bool {
+    let _guard = rcu::read_lock();
+    let conn = find_state(sk);
+    // SAFETY: It was found under the read lock, which is still held.
+    !conn.is_null() && unsafe { conn_of(conn) }.asked()
+}
+
+/// A policy has protected a connection of the socket, whose program never asked, and which is over:
+/// the socket is as if there had been none.
+pub(super) fn forget_leftover(sk: Sock<'_>) {
+    // SAFETY: The socket lives, and this is process context.
+    unsafe { bindings::tao_forget_leftover(sk.as_ptr()) };
+}
+
+/// The namespace of the socket is about to get a policy. May sleep.
+pub(super) fn make_stand_in(sk: Sock<'_>) -> Result<(), Error> {
+    // SAFETY: The socket lives.
+    to_result(unsafe { bindings::tao_make_stand_in(sk.as_ptr()) }).map_err(|_| Error::NoMem)
 }
 
 /// Calls `f` with the state of the socket, if it has any.

@@ -11,6 +11,7 @@ use kernel::sync::atomic::Atomic;
 use kernel::sync::rcu;
 use kernel::sync::rcu::Guard;
 
+use super::index::Entry;
 use super::rcu::RcuBox;
 use super::rcu::RcuSlot;
 use crate::proto::error::Error;
@@ -126,9 +127,31 @@ impl Vrfs {
         self.last = id;
     }
 
-    /// The ids of all.
-    pub(super) fn ids(&self) -> impl Iterator<Item = VrfId> + '_ {
-        self.list.iter().map(|vrf| vrf.id)
+    /// The entry that somebody means who says which VRF it is for: `anywhere` finds it if it is for
+    /// none, `in_vrf` in one. An interface index means the VRF that has it now, or the one of the
+    /// newest entry that was added with it, which `given` tells.
+    pub(super) fn find<'g, T: Entry>(
+        &self,
+        vrf: Given,
+        anywhere: impl FnOnce() -> Option<&'g T>,
+        in_vrf: impl Fn(VrfId) -> Option<&'g T>,
+        given: impl Fn(&T) -> Given,
+    ) -> Option<&'g T> {
+        match vrf {
+            Given::Any | Given::Outside => anywhere(),
+            Given::Named(name) => self.named(name).and_then(in_vrf),
+            Given::Index(index) => self.at(index).and_then(&in_vrf).or_else(|| {
+                let entries = self.list.iter().filter_map(|vrf| in_vrf(vrf.id));
+                entries
+                    .filter(|entry| given(entry) == vrf)
+                    .max_by_key(|entry| entry.serial())
+            }),
+        }
+    }
+
+    /// The VRF with this id.
+    pub(super) fn get(&self, id: VrfId) -> Option<Vrf> {
+        self.list.get(vrf::with_id(&self.list, id)?).copied()
     }
 
     /// The interface index that `/proc` shows for a key.

@@ -26,18 +26,24 @@ pub fn rnext_id(flags: &SockFlags, chosen: Option<KeyId>, of_send_key: KeyId) ->
     flags.lock_rnext.or(chosen).unwrap_or(of_send_key)
 }
 
-/// Seconds without a key to send with after which a socket that asked for protection is told of it,
-/// if the namespace has not said how many: it asked, and wants to know.
+/// Seconds without a key to send with after which a socket is told of it, if the namespace has not
+/// said how many: one that asked for protection wants to know, and one that never did knows of no
+/// keys, and would end a session for which there is one again a moment later.
 const GRACE_OF_WHO_ASKED: u32 = 0;
+const GRACE_OF_OTHERS: u32 = 10;
 
 /// Whether a connection without a key to send with is told so now, that a segment is due.
 ///
-/// `grace`: `net.ipv4.tcp_authopt_no_key_grace`, in seconds, negative for what suits the socket.
-/// `since`: when the first segment was due for which there was none. Times are in nanoseconds of a
+/// `grace`: `net.ipv4.tcp_authopt_no_key_grace`, in seconds, negative for what suits the socket, which
+/// depends on whether it has `asked`. `since`: when the first segment was due for which there was none. Times are in nanoseconds of a
 /// clock that nobody sets.
-pub fn lack_is_told(grace: i32, since: u64, now: u64) -> bool {
+pub fn lack_is_told(grace: i32, asked: bool, since: u64, now: u64) -> bool {
     const SECOND: u64 = 1_000_000_000;
-    let grace = u32::try_from(grace).unwrap_or(GRACE_OF_WHO_ASKED);
+    let grace = u32::try_from(grace).unwrap_or(if asked {
+        GRACE_OF_WHO_ASKED
+    } else {
+        GRACE_OF_OTHERS
+    });
     now.saturating_sub(since) >= u64::from(grace) * SECOND
 }
 

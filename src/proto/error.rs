@@ -27,6 +27,8 @@ pub enum Error {
     Kernel(i32),
     /// `ENOKEY`: the connection is protected, and no key may be used to send now.
     NoKey,
+    /// `EOPNOTSUPP`: the connection has to be protected, and would be one of MPTCP.
+    OpNotSupp,
     /// `ECONNABORTED`: the connection has to be protected, and was answered before it was.
     ConnAborted,
 }

@@ -29,11 +29,14 @@
 
 pub mod addr;
 pub mod conn;
+pub mod criteria;
 pub mod error;
 pub mod kdf;
 pub mod mac;
 pub mod mkt;
 pub mod noted;
+pub mod policy;
+pub mod request;
 pub mod segment;
 pub mod select;
 pub mod show;

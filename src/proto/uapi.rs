@@ -63,6 +63,14 @@ pub mod key_flag {
     pub const RECV_LIFETIME_BEGIN: u32 = 1 << 9;
     /// `recv_lifetime_end` is set.
     pub const RECV_LIFETIME_END: u32 = 1 << 10;
+    /// Not a key, but a policy: connections that match must be protected.
+    pub const REQUIRE: u32 = 1 << 16;
+    /// Not a key, but a policy: connections that match need not be.
+    pub const EXEMPT: u32 = 1 << 17;
+    /// With `REQUIRE`: the kernel's own TCP-AO does not do.
+    pub const STRICT: u32 = 1 << 18;
+    /// With `REQUIRE`: connections heed ICMP errors.
+    pub const ACCEPT_ICMP: u32 = 1 << 19;
     /// `local` is set: the key is for connections of that address of this end only.
     pub const LOCAL_ADDR: u32 = 1 << 20;
     /// `local_prefixlen` is set: the key is for all addresses in that prefix of `local`.
@@ -71,8 +79,13 @@ pub mod key_flag {
     pub const SERVICE_PORT: u32 = 1 << 22;
     /// `vrf` is set: the key is for the VRF of that name only.
     pub const VRF_NAME: u32 = 1 << 23;
+    /// What criteria are made of.
+    pub const CRITERIA: u32 =
+        ADDR_BIND | IFINDEX | PREFIXLEN | LOCAL_ADDR | LOCAL_PREFIXLEN | SERVICE_PORT | VRF_NAME;
+    /// What makes an entry a policy, and of which kind.
+    pub const POLICY: u32 = REQUIRE | EXEMPT | STRICT | ACCEPT_ICMP;
     /// All of them.
-    pub const KNOWN: u32 = ((1 << 11) - 1) | LOCAL_ADDR | LOCAL_PREFIXLEN | SERVICE_PORT | VRF_NAME;
+    pub const KNOWN: u32 = ((1 << 11) - 1) | CRITERIA | POLICY;
 }
 
 /// Offsets in `struct tcp_authopt_key`. Its first 8 bytes are the flags and four single bytes.

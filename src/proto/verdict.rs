@@ -3,6 +3,7 @@
 //! What becomes of a received segment (RFC 5925 7.5), and of the handshakes that it is part of.
 
 use super::error::Error;
+use super::policy::Require;
 use super::wire::AoOption;
 use super::wire::Auth;
 use super::wire::Malformed;
@@ -56,19 +57,31 @@ pub fn first_step(parsed: Result<Auth, Malformed>, keyed: bool, reject_unexpecte
     }
 }
 
+/// Whether the kernel's own TCP-AO does for a connection, by what policies require of it. `signed`:
+/// there is a key of the kernel's for it, or its SYN was signed with one.
+pub fn native_does(required: Option<Require>, signed: bool) -> bool {
+    required.is_none_or(|require| signed && !require.strict)
+}
+
 /// Whether a connection that this end is about to open is protected, which a key that matches the
-/// peer decides (`keyed`). `may_send`: one that matches may be used to send. `answered`: the socket
-/// could be found before, unprotected, and has taken a segment that nobody has verified; so it can be
-/// with `TCP_FASTOPEN_CONNECT`.
+/// peer decides if its socket asked, and a policy for every socket (`keyed`). `may_send`: a key that
+/// matches may be used to send. `answered`: the socket could be found before, unprotected, and has
+/// taken a segment that nobody has verified; so it can be with `TCP_FASTOPEN_CONNECT`.
+/// `speaks_mptcp`: the SYN would be one of MPTCP, of which other subflows need not be protected.
 ///
 /// # Errors
 ///
-/// [`Error::NoKey`], [`Error::ConnAborted`]: it must not be opened, since it could not be protected.
+/// [`Error::NoKey`], [`Error::ConnAborted`], [`Error::OpNotSupp`]: it must not be opened, since it
+/// could not be protected.
 pub fn connect(
     keyed: bool,
     may_send: impl FnOnce() -> bool,
     answered: bool,
+    speaks_mptcp: bool,
 ) -> Result<bool, Error> {
+    if keyed && speaks_mptcp {
+        return Err(Error::OpNotSupp);
+    }
     if keyed && !may_send() {
         return Err(Error::NoKey);
     }

@@ -57,6 +57,12 @@ impl Name {
             && padding.iter().all(|byte| *byte == 0);
         is_good.then_some(Self(bytes))
     }
+
+    /// Its bytes, without what fills them up.
+    pub fn as_bytes(&self) -> &[u8] {
+        let len = self.0.iter().position(|byte| *byte == 0);
+        self.0.get(..len.unwrap_or(NAME_LEN)).unwrap_or(&[])
+    }
 }
 
 /// Which VRF somebody means.

@@ -9,6 +9,7 @@
 #include "open.h"
 #include "rust.h"
 #include "segment.h"
+#include "standin.h"
 #include "tables.h"
 
 /*
@@ -51,20 +52,24 @@ bool tao_before_conn_request(struct ftrace_regs *fregs)
 		TAO_ARG(fregs, 1, const struct tcp_request_sock_ops *);
 	const struct sock *sk = TAO_ARG(fregs, 2, const struct sock *);
 	struct sk_buff *skb = TAO_ARG(fregs, 3, struct sk_buff *);
-	const struct tao_conn *conn = tao_attached(sk);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+	const struct tao_conn *conn = tao_ours(info) ?: tao_stand_in(sk);
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct net *net = sock_net(sk);
+	bool is_signed, is_crowded;
 	struct tao_ends ends;
-	bool is_crowded;
 	int l3index;
 
 	if (!conn)
 		return false;
+	is_signed = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	is_crowded = !TCP_SKB_CB(skb)->tcp_tw_isn && tao_is_crowded(sk);
 	l3index = l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb));
 	tao_ends_of_skb(skb, rsk_ops->family, tao_side_at(sk, l3index), &ends);
-	switch (tao_rust_syn(conn, sk, &ends, tao_rust_find_ao((const u8 *)th, th->doff * 4),
-			     is_crowded, inet_csk_reqsk_queue_len(sk),
+	/* The kernel's own TCP-AO has verified what is signed. */
+	if (info && !tao_ours(info))
+		return tao_rust_refuses_native(conn, sk, &ends, is_signed);
+	switch (tao_rust_syn(conn, sk, &ends, is_signed, is_crowded, inet_csk_reqsk_queue_len(sk),
 			     READ_ONCE(sk->sk_max_ack_backlog))) {
 	case TAO_SYN_STACK:
 		return false;
@@ -97,7 +102,7 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 	bool cookie = TAO_ARG(fregs, 4, int) == TCP_SYNACK_COOKIE;
 	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
-	struct tao_conn *conn = tao_ours(info);
+	struct tao_conn *conn = tao_of_listener(sk, info);
 	struct tao_ends ends;
 
 	if (!tcp_rsk(req)->used_tcp_ao)
@@ -112,8 +117,14 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 	/* The peer's first key came after tao_before_conn_request() had asked for one. */
 	if (cookie)
 		return true;
-	/* AF_SMC is refused here, and to the socket by tao_protect(). */
+	/*
+	 * AF_SMC is refused here, and to the socket by tao_protect(); and so is MPTCP, for which there
+	 * would be no room, and whose other subflows need not be signed: the child is of TCP.
+	 */
 	inet_rsk(req)->smc_ok = 0;
+#if IS_ENABLED(CONFIG_MPTCP)
+	tcp_rsk(req)->is_mptcp = 0;
+#endif
 	return !tao_rust_may_send(conn, &ends);
 }
 
@@ -156,7 +167,9 @@ int tao_synack_hash(char *hash, struct tcp_ao_key *key, struct request_sock *req
 
 bool tao_ours_lookup_rsk(struct ftrace_regs *fregs)
 {
-	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return tao_of_listener(sk, tao_ao_info(sk));
 }
 
 /* A key here would make header prediction match, which takes no notice of a timestamp beside AO. */
@@ -166,14 +179,29 @@ struct tcp_ao_key *tao_lookup_rsk(const struct sock *sk, struct request_sock *re
 	return NULL;
 }
 
-/* SO_REUSEPORT may have handed a signed request to a listener without state. */
+/*
+ * SO_REUSEPORT may have handed a signed request to a listener without state. One with state of the
+ * kernel's own TCP-AO makes its children itself, unless a policy has something against that.
+ */
 bool tao_ours_copy_all(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
+	const struct tao_conn *stand_in;
+	const struct sock *newsk;
+	struct tao_ends ends;
 
-	return tao_ours(info) || (tcp_rsk(req)->used_tcp_ao && !info);
+	if (!info)
+		return tcp_rsk(req)->used_tcp_ao || tao_stand_in(sk);
+	if (tao_ours(info))
+		return true;
+	stand_in = tao_stand_in(sk);
+	if (!stand_in)
+		return false;
+	newsk = TAO_ARG(fregs, 1, const struct sock *);
+	tao_ends_of_sock(newsk, &ends);
+	return tao_rust_refuses_native(stand_in, newsk, &ends, tcp_rsk(req)->used_tcp_ao);
 }
 
 /* Whether @newsk, which the stack makes of @th, is to be, and whether it is protected. */
@@ -182,7 +210,6 @@ static enum tao_child tao_judge_child(const struct tao_conn *listener, const str
 				      bool is_signed)
 {
 	enum tao_origin origin = TAO_OF_COOKIE;
-	struct tao_ends ends;
 
 	/* A request that is no request of the listener's is made of the segment itself. */
 	if (th->syn)
@@ -191,8 +218,7 @@ static enum tao_child tao_judge_child(const struct tao_conn *listener, const str
 		origin = TAO_OF_REQUEST;
 	if (origin != TAO_OF_COOKIE)
 		is_signed = tcp_rsk(req)->used_tcp_ao;
-	tao_ends_of_sock(newsk, &ends);
-	return tao_rust_child(listener, &ends, is_signed, origin);
+	return tao_rust_child(listener, newsk, is_signed, origin);
 }
 
 /* Gives @newsk the state that it has from now on. */
@@ -232,12 +258,15 @@ static int tao_make_child(const struct tao_conn *listener, struct sock *newsk,
  *	Fast Open	never		0: the SYN-ACK	as it was: the stack goes on with a
  *					is unsigned	request
  *
- * A listener without state refuses: the request is signed, and came from another one.
+ * A listener without state refuses if nobody stands in for it: the request is signed, and came from
+ * another one. If somebody does, what is not protected has no state either. A listener with state of
+ * the kernel's own TCP-AO comes here if the child is refused.
  */
 int tao_copy_all_matching(const struct sock *sk, struct sock *newsk, struct request_sock *req,
 			  struct sk_buff *skb, int family)
 {
-	const struct tao_conn *listener = tao_attached(sk);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+	const struct tao_conn *listener = tao_of_listener(sk, info);
 	struct tcp_request_sock *treq = tcp_rsk(req);
 	enum tao_child child = TAO_CHILD_REFUSED;
 	const struct tcphdr *th = tcp_hdr(skb);
@@ -256,7 +285,7 @@ int tao_copy_all_matching(const struct sock *sk, struct sock *newsk, struct requ
 			treq->ao_keyid = aoh->rnext_keyid;
 			treq->ao_rcv_next = aoh->keyid;
 		}
-		err = tao_make_child(listener, newsk, treq);
+		err = info || treq->used_tcp_ao ? tao_make_child(listener, newsk, treq) : 0;
 	}
 	if (err)
 		tao_hand_back(newsk);

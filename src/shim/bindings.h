@@ -4,12 +4,14 @@
  * of what a list in Kbuild names (tao-items).
  */
 #include "conn.h"
+#include "ends.h"
 #include "lib.h"
 #include "load.h"
-#include "ends.h"
+#include "pin.h"
 #include "query.h"
 #include "rust.h"
 #include "seam.h"
+#include "standin.h"
 #include "sysctl.h"
 #include "tao.h"
 #include "wake.h"

@@ -279,6 +279,21 @@ int tao_park(struct sock *sk, struct tao_conn *conn)
 	return 0;
 }
 
+/*
+ * @sk never asked for a state, and has no connection that needs one: it has none any more. @conn may
+ * not have been attached yet. The caller holds the socket lock.
+ */
+void tao_take_away(struct sock *sk, struct tao_conn *conn)
+{
+	sock_owned_by_me(sk);
+	if (tao_attached(sk) == conn) {
+		tao_hand_back(sk);
+		conn->info.ao_required = 0;
+		rcu_assign_pointer(tcp_sk(sk)->ao_info, NULL);
+	}
+	tao_leave(conn, false);
+}
+
 /* What keys look at of the connection of @conn. The caller holds the socket lock. */
 void tao_set_side(struct tao_conn *conn, struct tao_side side)
 {

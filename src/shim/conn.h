@@ -39,6 +39,7 @@ void tao_attach_cancel(struct tao_conn *conn);
 int tao_attach(struct sock *sk, struct tao_conn *conn);
 int tao_replace(struct sock *sk, struct tao_conn **conn);
 int tao_park(struct sock *sk, struct tao_conn *conn);
+void tao_take_away(struct sock *sk, struct tao_conn *conn);
 void tao_forget(const struct sock *sk);
 void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv);
 void tao_leave(struct tao_conn *conn, bool twsk);

@@ -62,5 +62,6 @@ int tao_drain(void)
 	}
 	/* The last state has left the list, and lets go of the module a moment later. */
 	rcu_barrier();
+	tao_let_go_of_all();
 	return 0;
 }

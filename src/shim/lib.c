@@ -137,8 +137,8 @@ void tao_call_rcu(struct rcu_head *head, rcu_callback_t func)
 /* ---- index of keys ---- */
 
 static const struct rhashtable_params tao_index_params = {
-	.head_offset = offsetof(struct tao_mkt, link),
-	.key_offset = offsetof(struct tao_mkt, criteria),
+	.head_offset = offsetof(struct tao_entry, link),
+	.key_offset = offsetof(struct tao_entry, criteria),
 	.key_len = TAO_CRITERIA_LEN,
 	.automatic_shrinking = true,
 };
@@ -153,54 +153,54 @@ void tao_index_destroy(struct rhltable *index)
 	rhltable_destroy(index);
 }
 
-int tao_index_add(struct rhltable *index, struct tao_mkt *mkt)
+int tao_index_add(struct rhltable *index, struct tao_entry *entry)
 {
-	return rhltable_insert(index, &mkt->link, tao_index_params);
+	return rhltable_insert(index, &entry->link, tao_index_params);
 }
 
 /*
- * Puts @mkt where @old is, which has the same criteria: in one step, so that a reader who goes
+ * Puts @entry where @old is, which has the same criteria: in one step, so that a reader who goes
  * through the keys with these criteria meets one of the two, wherever that is.
  */
-void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt)
+void tao_index_replace(struct rhltable *index, struct tao_entry *old, struct tao_entry *entry)
 {
 	struct rhlist_head *at;
 
 	/*
 	 * There is one writer at a time. The table may be resized meanwhile, but not these lists.
 	 */
-	RCU_INIT_POINTER(mkt->link.next, rcu_dereference_protected(old->link.next, true));
+	RCU_INIT_POINTER(entry->link.next, rcu_dereference_protected(old->link.next, true));
 	rcu_read_lock();
 	at = rhltable_lookup(index, old->criteria, tao_index_params);
 	if (at == &old->link) {
 		WARN_ON_ONCE(rhashtable_replace_fast(&index->ht, &old->link.rhead,
-						     &mkt->link.rhead, tao_index_params));
+						     &entry->link.rhead, tao_index_params));
 	} else {
 		while (rcu_dereference(at->next) != &old->link)
 			at = rcu_dereference(at->next);
-		rcu_assign_pointer(at->next, &mkt->link);
+		rcu_assign_pointer(at->next, &entry->link);
 	}
 	rcu_read_unlock();
 }
 
-void tao_index_del(struct rhltable *index, struct tao_mkt *mkt)
+void tao_index_del(struct rhltable *index, struct tao_entry *entry)
 {
-	rhltable_remove(index, &mkt->link, tao_index_params);
+	rhltable_remove(index, &entry->link, tao_index_params);
 }
 
 /* The caller holds an RCU read lock, from here to the last of tao_index_next(). */
-struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria)
+struct tao_entry *tao_index_first(struct rhltable *index, const __u8 *criteria)
 {
 	struct rhlist_head *list = rhltable_lookup(index, criteria, tao_index_params);
 
-	return list ? container_of(list, struct tao_mkt, link) : NULL;
+	return list ? container_of(list, struct tao_entry, link) : NULL;
 }
 
-struct tao_mkt *tao_index_next(struct tao_mkt *mkt)
+struct tao_entry *tao_index_next(struct tao_entry *entry)
 {
-	struct rhlist_head *next = rcu_dereference(mkt->link.next);
+	struct rhlist_head *next = rcu_dereference(entry->link.next);
 
-	return next ? container_of(next, struct tao_mkt, link) : NULL;
+	return next ? container_of(next, struct tao_entry, link) : NULL;
 }
 
 /* ---- socket options ---- */

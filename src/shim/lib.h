@@ -26,11 +26,11 @@ void tao_call_rcu(struct rcu_head *head, rcu_callback_t func);
 
 int tao_index_init(struct rhltable *index);
 void tao_index_destroy(struct rhltable *index);
-int tao_index_add(struct rhltable *index, struct tao_mkt *mkt);
-void tao_index_replace(struct rhltable *index, struct tao_mkt *old, struct tao_mkt *mkt);
-void tao_index_del(struct rhltable *index, struct tao_mkt *mkt);
-struct tao_mkt *tao_index_first(struct rhltable *index, const __u8 *criteria);
-struct tao_mkt *tao_index_next(struct tao_mkt *mkt);
+int tao_index_add(struct rhltable *index, struct tao_entry *entry);
+void tao_index_replace(struct rhltable *index, struct tao_entry *old, struct tao_entry *entry);
+void tao_index_del(struct rhltable *index, struct tao_entry *entry);
+struct tao_entry *tao_index_first(struct rhltable *index, const __u8 *criteria);
+struct tao_entry *tao_index_next(struct tao_entry *entry);
 
 bool tao_may_change_keys(const struct sock *sk);
 int tao_copy_in(const struct tao_sockopt *call, void *to, size_t len);

@@ -13,10 +13,12 @@
 /**
  * struct tao_pernet - what the module has in a namespace
  * @net: its keys, Rust's. Sockets hold references of their own.
+ * @stand_in: see standin.c
  * @sysctls: header of its sysctls
  */
 struct tao_pernet {
 	struct tao_net		*net;
+	struct tao_conn		*stand_in;
 	struct ctl_table_header	*sysctls;
 	struct ctl_table	table[5];
 };
@@ -26,6 +28,28 @@ static unsigned int tao_net_id;
 struct tao_net *tao_net_get(struct net *net)
 {
 	return ((struct tao_pernet *)net_generic(net, tao_net_id))->net;
+}
+
+/* Published once, and then for as long as the namespace lives. */
+struct tao_conn *tao_net_stand_in(struct net *net)
+{
+	return smp_load_acquire(&((struct tao_pernet *)net_generic(net, tao_net_id))->stand_in);
+}
+
+int tao_net_make_stand_in(struct net *net)
+{
+	struct tao_pernet *pernet = net_generic(net, tao_net_id);
+	static DEFINE_MUTEX(lock);
+	struct tao_conn *conn;
+
+	guard(mutex)(&lock);
+	if (pernet->stand_in)
+		return 0;
+	conn = tao_rust_stand_in(pernet->net);
+	if (!conn)
+		return -ENOMEM;
+	smp_store_release(&pernet->stand_in, conn);
+	return 0;
 }
 
 /* ---- VRFs ---- */
@@ -72,15 +96,29 @@ static struct notifier_block tao_devices = {
 	.notifier_call = tao_device_event,
 };
 
-/* ---- /proc/net/tcp_authopt ---- */
+/* ---- /proc/net ---- */
 
-/* Longest line: "0x" and 8, 3 + 3 + 1, 39 and "/128", 10 characters, 5 tabs, newline. */
-#define TAO_LINE_MAX	96
+/*
+ * Longest line, one of an entry: 7 for its kind, 4 for each of 15 bytes of a name, 2 of 39 and "/128",
+ * 5 for a port, 3 + 3 + 1, "0x" and 8, 4 of 20 for times, 2 of 9, 14 tabs, newline.
+ */
+#define TAO_LINE_MAX	320
+
+static const char *const tao_files[] = {
+	[TAO_FILE_KEYS]		= "tcp_authopt",
+	[TAO_FILE_ENTRIES]	= "tcp_authopt_entries",
+	[TAO_FILE_COUNTERS]	= "tcp_authopt_counters",
+};
+
+static enum tao_file tao_file_of(const struct seq_file *m)
+{
+	return (unsigned long)pde_data(file_inode(m->file));
+}
 
 /* Position 0 is the heading; the others are up to Rust. */
 static void *tao_seq_at(struct seq_file *m, loff_t *pos)
 {
-	u64 at = *pos ? tao_rust_proc_position(tao_net_get(seq_file_net(m)), *pos) : 0;
+	u64 at = *pos ? tao_rust_proc_position(tao_net_get(seq_file_net(m)), tao_file_of(m), *pos) : 0;
 
 	if (*pos && !at)
 		return NULL;
@@ -107,8 +145,8 @@ static int tao_seq_show(struct seq_file *m, void *v)
 {
 	u8 line[TAO_LINE_MAX];
 
-	seq_write(m, line, tao_rust_proc_line(tao_net_get(seq_file_net(m)), *(loff_t *)v, line,
-					      sizeof(line)));
+	seq_write(m, line, tao_rust_proc_line(tao_net_get(seq_file_net(m)), tao_file_of(m),
+					      *(loff_t *)v, line, sizeof(line)));
 	return 0;
 }
 
@@ -118,6 +156,24 @@ static const struct seq_operations tao_seq_ops = {
 	.stop = tao_seq_stop,
 	.show = tao_seq_show,
 };
+
+static void tao_files_remove(struct net *net, size_t count)
+{
+	while (count--)
+		remove_proc_entry(tao_files[count], net->proc_net);
+}
+
+static int tao_files_add(struct net *net)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(tao_files); i++) {
+		if (!proc_create_net_data(tao_files[i], 0400, net->proc_net, &tao_seq_ops,
+					  sizeof(struct seq_net_private), (void *)i)) {
+			tao_files_remove(net, i);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
 
 /* ---- sysctls ---- */
 
@@ -213,11 +269,8 @@ static int __net_init tao_pernet_init(struct net *net)
 		return -ENOMEM;
 	if (tao_sysctls_add(net, pernet))
 		goto free;
-	if (!proc_create_net("tcp_authopt", 0400, net->proc_net, &tao_seq_ops,
-			     sizeof(struct seq_net_private)))
-		goto sysctls;
-	return 0;
-sysctls:
+	if (!tao_files_add(net))
+		return 0;
 	unregister_net_sysctl_table(pernet->sysctls);
 free:
 	tao_rust_net_free(pernet->net);
@@ -234,8 +287,10 @@ static void __net_exit tao_pernet_exit(struct net *net)
 {
 	struct tao_pernet *pernet = net_generic(net, tao_net_id);
 
-	remove_proc_entry("tcp_authopt", net->proc_net);
+	tao_files_remove(net, ARRAY_SIZE(tao_files));
 	unregister_net_sysctl_table(pernet->sysctls);
+	if (pernet->stand_in)
+		tao_rust_conn_free(pernet->stand_in);
 	tao_rust_net_free(pernet->net);
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* How a connection begins at this end: connect() and listen(). */
 #include <linux/module.h>
+#include <linux/sched/mm.h>
+#include <net/mptcp.h>
 #include <net/tcp.h>
 #include "conn.h"
 #include "ends.h"
@@ -8,6 +10,7 @@
 #include "open.h"
 #include "pin.h"
 #include "rust.h"
+#include "standin.h"
 #include "tables.h"
 
 /*
@@ -97,35 +100,89 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
 
+/* A socket with state, or one whose connection a policy requires to be protected. */
 bool tao_ours_connect(struct ftrace_regs *fregs)
 {
-	return tao_find(TAO_ARG(fregs, 0, struct sock *));
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	const struct tao_conn *stand_in;
+	struct tao_ends ends;
+
+	if (tao_find(sk))
+		return true;
+	stand_in = tao_stand_in(sk);
+	if (!stand_in)
+		return false;
+	tao_ends_of_sock(sk, &ends);
+	return tao_rust_required(stand_in, &ends);
 }
 
 /*
- * Makes @sk what its connection is to be, protected or not. *@conn is its state, and may be another
- * one afterwards: the last connection of the socket may be in TIME-WAIT still, and keeps the one that
- * it has.
+ * A state for @sk, which never asked for one. Whoever connects may be in the middle of what must not
+ * begin I/O, and has told the socket so.
+ */
+static struct tao_conn *tao_conn_for(struct sock *sk)
+{
+	gfp_t gfp = sk->sk_allocation;
+	unsigned int nofs = gfp & __GFP_FS ? 0 : memalloc_nofs_save();
+	unsigned int noio = gfp & __GFP_IO ? 0 : memalloc_noio_save();
+	struct tao_conn *conn = tao_rust_conn_for(sk, gfpflags_allow_blocking(gfp));
+
+	if (!(gfp & __GFP_IO))
+		memalloc_noio_restore(noio);
+	if (!(gfp & __GFP_FS))
+		memalloc_nofs_restore(nofs);
+	return conn;
+}
+
+/*
+ * Makes @sk what its connection is to be, protected or not. *@conn is its state, if it has any, and
+ * may be another one afterwards: the last connection of the socket may be in TIME-WAIT still, and
+ * keeps the one that it has.
  */
 static int tao_prepare_connect(struct sock *sk, struct tao_conn **conn)
 {
 	bool watched = tao_attached(sk);
-	int protect, err;
+	int protect, err = 0;
 
-	if (refcount_read(&(*conn)->info.refcnt) > 1) {
+	if (!*conn) {
+		*conn = tao_conn_for(sk);
+		if (!*conn)
+			return -ENOMEM;
+	} else if (refcount_read(&(*conn)->info.refcnt) > 1) {
 		err = tao_replace(sk, conn);
 		if (err)
 			return err;
 	}
-	protect = tao_rust_connect(*conn, sk);
+	protect = tao_rust_connect(*conn, sk, sk_is_mptcp(sk));
 	if (protect < 0)
 		return protect;
-	err = protect ? tao_protect(sk, *conn) : tao_park(sk, *conn);
+	if (protect) {
+		err = tao_protect(sk, *conn);
+	} else if (tao_rust_asked(*conn)) {
+		err = tao_park(sk, *conn);
+	} else {
+		tao_take_away(sk, *conn);
+		*conn = NULL;
+	}
 	if (err)
 		return err;
 	if (!watched && tao_attached(sk))
 		tao_drop_backlog(sk);
 	return 0;
+}
+
+/*
+ * A socket with state of the kernel's own TCP-AO connects, to whom a policy requires protection. The
+ * stack refuses what it has no key for, but goes on with an MD5 key if it has one.
+ */
+static int tao_prepare_native(struct sock *sk)
+{
+	struct tao_ends ends;
+
+	tao_ends_of_sock(sk, &ends);
+	return tao_rust_refuses_native(tao_stand_in(sk), sk, &ends,
+				       tcp_sk(sk)->af_specific->ao_lookup(sk, sk, -1, -1)) ?
+	       -EKEYREJECTED : 0;
 }
 
 int tao_connect(struct sock *sk)
@@ -135,13 +192,15 @@ int tao_connect(struct sock *sk)
 	int err;
 
 	sock_owned_by_me(sk);
-	err = tao_prepare_connect(sk, &conn);
+	err = tao_has_native(sk) ? tao_prepare_native(sk) : tao_prepare_connect(sk, &conn);
 	/* The hook knows this call by where it returns to: it must not be the last of a function. */
 	if (!err)
 		err = tcp_connect(sk);
-	if (err)
+	if (err && conn && tao_rust_asked(conn))
 		tao_not_connected(conn);
-	else if (tcp_sk(sk)->repair && tao_attached(sk))
+	else if (err && conn)
+		tao_take_away(sk, conn);
+	else if (!err && tcp_sk(sk)->repair && tao_attached(sk))
 		tao_connected_in_repair(sk, conn);
 	module_put(THIS_MODULE);
 	return err;
@@ -158,6 +217,10 @@ bool tao_before_listen(struct ftrace_regs *fregs)
 
 	if (!conn)
 		return false;
+	if (!tao_rust_asked(conn)) {
+		tao_take_away(sk, conn);
+		return false;
+	}
 	tao_not_connected(conn);
 	return tao_attached(sk) ? tao_take_over(sk) : tao_attach(sk, conn);
 }
@@ -173,10 +236,18 @@ struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *
 	return NULL;
 }
 
+/* The question of tao_ao_lookup(), of a listener that has no table of ours. */
+bool tao_ours_ao_lookup(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return READ_ONCE(sk->sk_state) == TCP_LISTEN && !tao_ao_info(sk) && tao_stand_in(sk);
+}
+
 /* The stack asks before a SYN, and before a SYN-ACK for @addr_sk. NULL: do not send it. */
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
 {
-	struct tao_conn *conn = tao_attached(sk);
+	struct tao_conn *conn = tao_of_listener(sk, tao_ao_info(sk));
 	struct tao_ends ends;
 
 	if (!conn)

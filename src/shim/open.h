@@ -14,6 +14,7 @@ int tao_connect(struct sock *sk);
 bool tao_before_listen(struct ftrace_regs *fregs);
 int tao_refuse_listen(struct sock *sk);
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);
+bool tao_ours_ao_lookup(struct ftrace_regs *fregs);
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid);
 
 #endif /* TAO_OPEN_H */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * States that pin the module: it is not unloaded before their memory is freed. A drain finds the
- * sockets that have them here.
+ * What keeps the module: states pin it, which is not unloaded before their memory is freed, and
+ * namespaces hold it while they have policies that require protection. A drain finds both here.
  */
 #include <linux/list.h>
 #include <linux/module.h>
@@ -15,6 +15,7 @@
  * ftrace take it, too, with preemption disabled: also on PREEMPT_RT, nothing under it may sleep.
  */
 static LIST_HEAD(tao_pins);
+static LIST_HEAD(tao_holds);
 static DEFINE_RAW_SPINLOCK(tao_pins_lock);
 static bool tao_draining;
 
@@ -98,4 +99,43 @@ struct sock *tao_any_pinned(bool *none)
 			return (struct sock *)conn->tw;
 	}
 	return NULL;
+}
+
+/* ---- namespaces ---- */
+
+void tao_hold_init(struct list_head *hold)
+{
+	INIT_LIST_HEAD(hold);
+}
+
+/* A namespace holds the module from now on. It cannot while that is drained or unloaded. */
+int tao_hold(struct list_head *hold)
+{
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
+	if (!list_empty(hold))
+		return 0;
+	if (tao_draining || !try_module_get(THIS_MODULE))
+		return -ENODEV;
+	list_add(hold, &tao_holds);
+	return 0;
+}
+
+/* It does no more, if it did. */
+void tao_let_go(struct list_head *hold)
+{
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
+	if (list_empty(hold))
+		return;
+	list_del_init(hold);
+	module_put(THIS_MODULE);
+}
+
+/* No namespace does: a drain is over, and what is required stays shut until the hooks are gone. */
+void tao_let_go_of_all(void)
+{
+	guard(raw_spinlock_irqsave)(&tao_pins_lock);
+	while (!list_empty(&tao_holds)) {
+		list_del_init(tao_holds.next);
+		module_put(THIS_MODULE);
+	}
 }

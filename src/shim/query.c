@@ -34,6 +34,24 @@ bool tao_md5_wanted(const struct sock *sk, const struct tao_segment *seg, int l3
 	return ops->md5_lookup(sk, container_of(&far, const struct sock, __sk_common));
 }
 
+/*
+ * A state that a policy has given @sk stays when the connection ends, of which the stack does not
+ * tell; it is taken away when that would show. May sleep.
+ */
+void tao_forget_leftover(struct sock *sk)
+{
+	struct tao_conn *conn;
+
+	if (likely(!rcu_access_pointer(tcp_sk(sk)->ao_info)) ||
+	    READ_ONCE(sk->sk_state) != TCP_CLOSE)
+		return;
+	lock_sock(sk);
+	conn = tao_attached(sk);
+	if (conn && sk->sk_state == TCP_CLOSE && !tao_rust_asked(conn))
+		tao_take_away(sk, conn);
+	release_sock(sk);
+}
+
 __u8 tao_sk_state(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_state);

@@ -7,6 +7,7 @@
 
 struct tao_net *tao_net_of(const struct sock *sk);
 bool tao_md5_wanted(const struct sock *sk, const struct tao_segment *seg, int l3index);
+void tao_forget_leftover(struct sock *sk);
 __u8 tao_sk_state(const struct sock *sk);
 __u16 tao_sk_family(const struct sock *sk);
 bool tao_sk_in_repair(const struct sock *sk);

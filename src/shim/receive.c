@@ -7,10 +7,19 @@
 #include "receive.h"
 #include "rust.h"
 #include "segment.h"
+#include "standin.h"
 
 bool tao_ours_inbound(struct ftrace_regs *fregs)
 {
-	return tao_find(TAO_ARG(fregs, 0, const struct sock *));
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+
+	if (info)
+		return tao_ours(info);
+	if (tao_parked(sk))
+		return true;
+	return (READ_ONCE(sk->sk_state) == TCP_LISTEN ||
+		TAO_ARG(fregs, 3, const struct request_sock *)) && tao_stand_in(sk);
 }
 
 /* Every signed segment: none of the questions of the general callback, and no indirect call. */
@@ -26,8 +35,9 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 					 unsigned short family, const struct request_sock *req,
 					 int l3index, const struct tcp_ao_hdr *aoh)
 {
-	struct tao_conn *conn = tao_attached(sk);
+	struct tcp_ao_info *info = tao_ao_info(sk);
 	enum tao_context context = TAO_UNPROTECTED;
+	struct tao_conn *conn = tao_ours(info);
 	struct tao_numbers numbers = {};
 	struct tao_segment seg;
 	struct tao_side side;
@@ -35,7 +45,7 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 
 	if (unlikely(req)) {
 		/* The listener may be closed, and even have a connection: the request lives on. */
-		conn = conn ?: tao_parked(sk);
+		conn = conn ?: tao_parked(sk) ?: tao_of_listener(sk, info);
 		context = TAO_REQUEST;
 		tao_numbers_of_req(req, &numbers);
 		numbers.seq = numbers.risn;
@@ -59,6 +69,10 @@ enum skb_drop_reason tao_inbound_ao_hash(struct sock *sk, const struct sk_buff *
 		}
 	} else {
 		conn = tao_parked(sk);
+		if (!conn && READ_ONCE(sk->sk_state) == TCP_LISTEN) {
+			conn = tao_of_listener(sk, info);
+			context = TAO_LISTEN;
+		}
 	}
 	/* The state of the socket has gone since the callback found it, and so does the segment. */
 	if (unlikely(!conn))
@@ -88,7 +102,11 @@ static bool tao_peer_keyed(const struct tao_conn *conn, const struct sock *sk, i
 
 bool tao_ours_do_lookup(struct ftrace_regs *fregs)
 {
-	return tao_attached(TAO_ARG(fregs, 0, const struct sock *));
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+
+	return tao_ours(info) ||
+	       (!info && READ_ONCE(sk->sk_state) == TCP_LISTEN && tao_stand_in(sk));
 }
 
 /*
@@ -97,12 +115,17 @@ bool tao_ours_do_lookup(struct ftrace_regs *fregs)
  * see tao_md5_parse(). The context does not tell that from segments, since a socket's backlog is
  * worked off outside of softirqs; the task does that is in TCP_MD5SIG, unless a softirq interrupts
  * it.
+ *
+ * Of a listener without state it asks for a key only, for what answers a signed request.
  */
 struct tcp_ao_key *tao_do_lookup(const struct sock *sk, int l3index, const union tcp_ao_addr *addr,
 				 int family, int sndid, int rcvid)
 {
-	struct tao_conn *conn = tao_attached(sk);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+	struct tao_conn *conn = tao_of_listener(sk, info);
 
+	if (conn && !info)
+		return &conn->key;
 	if (!conn || (READ_ONCE(conn->md5_setter) == current && !in_softirq()))
 		return NULL;
 	return tao_peer_keyed(conn, sk, l3index, addr, family) ? &conn->key : NULL;

@@ -7,6 +7,7 @@
 #include "reply.h"
 #include "rust.h"
 #include "segment.h"
+#include "standin.h"
 
 /* The state that answers for @sk, which may be a request or a TIME-WAIT socket. */
 static struct tao_conn *tao_find_any(const struct sock *sk)
@@ -15,7 +16,8 @@ static struct tao_conn *tao_find_any(const struct sock *sk)
 	case TCP_TIME_WAIT:
 		return tao_attached_tw(inet_twsk(sk));
 	case TCP_NEW_SYN_RECV:
-		return tao_attached(inet_reqsk(sk)->rsk_listener);
+		sk = inet_reqsk(sk)->rsk_listener;
+		return tao_of_listener(sk, tao_ao_info(sk));
 	default:
 		return tao_attached(sk);
 	}

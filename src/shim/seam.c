@@ -6,7 +6,8 @@
  * the kernel's source), collects what Rust needs to know, and does what Rust says. Each step of a
  * connection's life is a file:
  *
- *	open.c		tcp_connect, inet_csk_listen_start; md5_lookup, ao_lookup
+ *	open.c		tcp_connect, inet_csk_listen_start; md5_lookup, ao_lookup, and for listeners
+ *			without state tcp_v{4,6}_ao_lookup
  *	accept.c	tcp_conn_request, tcp_make_synack, tcp_v{4,6}_ao_synack_hash,
  *			tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
  *	transmit.c	calc_ao_hash, ao_calc_key_sk
@@ -66,6 +67,10 @@ static struct tao_hook tao_hooks[] = {
 		 .ours = tao_ours_synack_hash, .group = &tao_seldom),
 	TAO_HOOK(tcp_v6_ao_synack_hash, tao_synack_hash,
 		 .ours = tao_ours_synack_hash, .group = &tao_seldom),
+	TAO_HOOK(tcp_v4_ao_lookup, tao_ao_lookup,
+		 .ours = tao_ours_ao_lookup, .group = &tao_seldom),
+	TAO_HOOK(tcp_v6_ao_lookup, tao_ao_lookup,
+		 .ours = tao_ours_ao_lookup, .group = &tao_seldom),
 	TAO_HOOK(tcp_v4_ao_lookup_rsk, tao_lookup_rsk,
 		 .ours = tao_ours_lookup_rsk, .group = &tao_seldom),
 	TAO_HOOK(tcp_v6_ao_lookup_rsk, tao_lookup_rsk,

@@ -26,6 +26,11 @@
  *			module: the stack begins to look at ao_info, and the hooks at sockets.
  *	drain		A drain ends whatever has an attached state, for good, so that nothing pins
  *			the module.
+ *	ask		A socket has asked if its program has: for the connections that keys match
+ *			to be protected. A policy protects connections of the others, too.
+ *	stand in	One state of a namespace that has had a policy stands in for its listeners
+ *			without any.
+ *	hold		A namespace with a policy that requires protection holds the module.
  */
 #ifndef TAO_SHIM_H
 #define TAO_SHIM_H
@@ -141,18 +146,16 @@ static_assert(offsetof(struct tao_conn, traffic_keys) ==
 	      offsetof(struct tao_conn, key) + offsetof(struct tcp_ao_key, traffic_keys));
 
 /**
- * struct tao_mkt - the part of a key that the index looks at
+ * struct tao_entry - the part of a key or policy that the index looks at
  * @link: node in the index
- * @criteria: whom the key matches, flattened; what the index hashes
- * @rcu: for the deferred free
+ * @criteria: which connections it matches, flattened; what the index hashes
  *
- * Rust's Mkt begins with it.
+ * Rust's Mkt and Policy begin with it.
  */
 #define TAO_CRITERIA_LEN	44
-struct tao_mkt {
+struct tao_entry {
 	struct rhlist_head	link;
 	__u8			criteria[TAO_CRITERIA_LEN];
-	struct rcu_head		rcu;
 };
 
 /**
@@ -188,6 +191,13 @@ enum tao_context {
 	TAO_TIME_WAIT,		/* the same, and nothing may be allocated */
 	TAO_CLOSED,
 	TAO_UNPROTECTED,	/* any state of a connection that is not protected */
+};
+
+/* A file of a namespace's in /proc/net. */
+enum tao_file {
+	TAO_FILE_KEYS,		/* tcp_authopt */
+	TAO_FILE_ENTRIES,	/* tcp_authopt_entries */
+	TAO_FILE_COUNTERS,	/* tcp_authopt_counters */
 };
 
 /* What becomes of a SYN. */

@@ -5,14 +5,14 @@
 
 use proptest::prelude::*;
 use tcp_authopt::proto::addr::Family;
+use tcp_authopt::proto::criteria::Criteria;
 use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::mac::Algorithm;
-use tcp_authopt::proto::mkt::parse_key;
-use tcp_authopt::proto::mkt::Criteria;
 use tcp_authopt::proto::mkt::Identity;
-use tcp_authopt::proto::mkt::KeyRequest;
 use tcp_authopt::proto::mkt::KeySpec;
 use tcp_authopt::proto::mkt::Lifetime;
+use tcp_authopt::proto::request::parse;
+use tcp_authopt::proto::request::Request;
 use tcp_authopt::proto::segment::Covers;
 use tcp_authopt::proto::show;
 use tcp_authopt::proto::uapi::key_flag::*;
@@ -100,51 +100,51 @@ impl Raw {
     }
 
     /// The request on a socket of that family, interface 7 being that of the only VRF, red.
-    fn parse_on(&self, socket: Family) -> Result<KeyRequest, Error> {
+    fn parse_on(&self, socket: Family) -> Result<Request, Error> {
         let red = Name::new(*b"red\0\0\0\0\0\0\0\0\0\0\0\0\0");
-        Ok(match parse_key(&self.0, socket)? {
-            KeyRequest::Add(spec) => match spec.vrf {
-                Given::Index(7) => KeyRequest::Add(spec.in_vrf(RED)),
-                Given::Named(name) if name == red => KeyRequest::Add(spec.in_vrf(RED)),
-                _ => KeyRequest::Add(spec),
+        Ok(match parse(&self.0, socket)? {
+            Request::Add(spec) => match spec.vrf {
+                Given::Index(7) => Request::Add(spec.in_vrf(RED)),
+                Given::Named(name) if name == red => Request::Add(spec.in_vrf(RED)),
+                _ => Request::Add(spec),
             },
             delete => delete,
         })
     }
 
-    fn parse(&self) -> Result<KeyRequest, Error> {
+    fn parse(&self) -> Result<Request, Error> {
         self.parse_on(Family::V4)
     }
 
-    fn parse_v6(&self) -> Result<KeyRequest, Error> {
+    fn parse_v6(&self) -> Result<Request, Error> {
         self.parse_on(Family::V6)
     }
 
     fn spec(&self) -> KeySpec {
         match self.parse() {
-            Ok(KeyRequest::Add(spec)) => spec,
+            Ok(Request::Add(spec)) => spec,
             other => panic!("{other:?}"),
         }
     }
 
     fn spec_v6(&self) -> KeySpec {
         match self.parse_v6() {
-            Ok(KeyRequest::Add(spec)) => spec,
+            Ok(Request::Add(spec)) => spec,
             other => panic!("{other:?}"),
         }
     }
 
     fn deletes(&self) -> Result<Identity, Error> {
         match self.parse()? {
-            KeyRequest::Delete(identity, Given::Any | Given::Outside) => Ok(identity),
-            KeyRequest::Delete(identity, Given::Index(7)) => Ok(identity.in_vrf(RED)),
+            Request::Delete(identity, Given::Any | Given::Outside) => Ok(identity),
+            Request::Delete(identity, Given::Index(7)) => Ok(identity.in_vrf(RED)),
             other => panic!("{other:?}"),
         }
     }
 }
 
-fn add(spec: KeySpec) -> Result<KeyRequest, Error> {
-    Ok(KeyRequest::Add(spec))
+fn add(spec: KeySpec) -> Result<Request, Error> {
+    Ok(Request::Add(spec))
 }
 
 const UNSET: Lifetime = Lifetime {
@@ -429,7 +429,7 @@ fn lifetimes_have_independent_ends() {
 
 #[test]
 fn refuses_unknown_flags() {
-    let known = LOCAL_ADDR | LOCAL_PREFIXLEN | SERVICE_PORT | VRF_NAME;
+    let known = CRITERIA | POLICY;
     for bit in (11..32).filter(|bit| known & 1 << bit == 0) {
         assert_eq!(Raw::new(1 << bit).parse(), Err(Error::Inval), "bit {bit}");
         assert_eq!(
@@ -459,10 +459,10 @@ fn deleting_needs_no_valid_algorithm_lifetime_or_vrf() {
         },
         prefixlen_given: false,
     };
-    let delete = KeyRequest::Delete(expected, Given::Index(99));
+    let delete = Request::Delete(expected, Given::Index(99));
     assert_eq!(raw.times([2, 1, 0, 0]).parse(), Ok(delete));
     // 0 is no VRF that could have gone.
-    let outside = KeyRequest::Delete(expected.in_vrf(VrfId::OUTSIDE), Given::Outside);
+    let outside = Request::Delete(expected.in_vrf(VrfId::OUTSIDE), Given::Outside);
     assert_eq!(Raw::new(DEL | IFINDEX).parse(), Ok(outside));
 }
 
@@ -812,16 +812,16 @@ proptest! {
     fn parsing_never_panics(
         raw: [[u8; 32]; 10],
         flags in 0..0x1000u32,
-        criteria in 0..16u32,
+        more in 0..256u32,
         keylen in 0..90u8,
     ) {
         let raw = Raw(raw.concat().try_into().unwrap())
-            .put(0, &(flags | criteria << 20).to_ne_bytes())
+            .put(0, &(flags | more << 16).to_ne_bytes())
             .put(278, &[0; 2])
             .put(296, &[0; 24])
             .keylen(keylen);
         for socket in [Family::V4, Family::V6] {
-            if let Ok(KeyRequest::Add(spec)) = parse_key(&raw.0, socket) {
+            if let Ok(Request::Add(spec)) = parse(&raw.0, socket) {
                 prop_assert_eq!(spec.master_key(&raw.0), &raw.0[8..8 + usize::from(keylen)]);
                 prop_assert_eq!(addr_column(&spec) == "*", flags & ADDR_BIND == 0);
             }

@@ -9,6 +9,7 @@ mod grace;
 mod keys;
 mod matching;
 mod noted;
+mod policies;
 mod receive;
 mod segment;
 mod selection;

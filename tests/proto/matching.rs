@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use tcp_authopt::proto::addr::Addr;
 use tcp_authopt::proto::addr::Family;
 use tcp_authopt::proto::addr::Prefix;
-use tcp_authopt::proto::mkt::Criteria;
+use tcp_authopt::proto::criteria::Criteria;
+use tcp_authopt::proto::criteria::Shape;
+use tcp_authopt::proto::criteria::CRITERIA_KEY_LEN;
 use tcp_authopt::proto::mkt::KeySpec;
-use tcp_authopt::proto::mkt::Shape;
-use tcp_authopt::proto::mkt::CRITERIA_KEY_LEN;
 use tcp_authopt::proto::vrf::VrfId;
 
 use crate::support;

@@ -8,10 +8,12 @@ use tcp_authopt::proto::conn::NoIsns;
 use tcp_authopt::proto::conn::Numbers;
 use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::kdf::Isns;
+use tcp_authopt::proto::policy::Require;
 use tcp_authopt::proto::sne::Sne;
 use tcp_authopt::proto::verdict::child;
 use tcp_authopt::proto::verdict::connect;
 use tcp_authopt::proto::verdict::first_step;
+use tcp_authopt::proto::verdict::native_does;
 use tcp_authopt::proto::verdict::syn;
 use tcp_authopt::proto::verdict::Child;
 use tcp_authopt::proto::verdict::Crowd;
@@ -284,7 +286,7 @@ fn a_signed_syn_is_admitted_up_to_a_bound() {
 
 #[test]
 fn what_becomes_of_connect() {
-    let decides = |keyed, may_send, answered| connect(keyed, || may_send, answered);
+    let decides = |keyed, may_send, answered| connect(keyed, || may_send, answered, false);
     for answered in [false, true] {
         for may_send in [false, true] {
             assert_eq!(decides(false, may_send, answered), Ok(false));
@@ -293,4 +295,21 @@ fn what_becomes_of_connect() {
     }
     assert_eq!(decides(true, true, false), Ok(true));
     assert_eq!(decides(true, true, true), Err(Error::ConnAborted));
+    assert_eq!(connect(true, || true, false, true), Err(Error::OpNotSupp));
+    assert_eq!(connect(false, || true, false, true), Ok(false));
+}
+
+#[test]
+fn when_the_kernels_own_does() {
+    let required = |strict| {
+        Some(Require {
+            strict,
+            accept_icmp: false,
+        })
+    };
+    for signed in [false, true] {
+        assert!(native_does(None, signed));
+        assert_eq!(native_does(required(false), signed), signed);
+        assert!(!native_does(required(true), signed));
+    }
 }

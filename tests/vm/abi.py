@@ -36,6 +36,10 @@ KEY_SEND_LIFETIME_BEGIN = 1 << 7
 KEY_SEND_LIFETIME_END = 1 << 8
 KEY_RECV_LIFETIME_BEGIN = 1 << 9
 KEY_RECV_LIFETIME_END = 1 << 10
+KEY_REQUIRE = 1 << 16
+KEY_EXEMPT = 1 << 17
+KEY_STRICT = 1 << 18
+KEY_ACCEPT_ICMP = 1 << 19
 KEY_LOCAL_ADDR = 1 << 20
 KEY_LOCAL_PREFIXLEN = 1 << 21
 KEY_SERVICE_PORT = 1 << 22
@@ -174,6 +178,11 @@ def pack_key(
         b"",
     )
     return packed if any(packed[SERIES_KEY_SIZE:]) else packed[:SERIES_KEY_SIZE]
+
+
+def pack_policy(flags: int, **criteria: object) -> bytes:
+    """The same for a policy."""
+    return pack_key(0, 0, alg=0, flags=flags, **criteria)
 
 
 def set_key(sock: socket.socket, key: bytes) -> None:

@@ -118,6 +118,8 @@ class Keys:
     overlap: bool = False
     rows: dict[Identity, str] = field(default_factory=dict)
     """Lines of /proc/net/tcp_authopt, the oldest first."""
+    policies: dict[tuple, Identity] = field(default_factory=dict)
+    """By their criteria, each with an identity that no key has."""
 
     def set(self, value: bytes, family: AddressFamily) -> int:
         """TCP_AUTHOPT_KEY on a socket of this family."""
@@ -128,7 +130,7 @@ class Keys:
             abi.AUTHOPT_KEY.unpack(struct)
         )
         *times, local, local_prefixlen, port, reserved1, vrf_name, reserved2 = rest
-        if flags & ~0xF007FF or keylen > 80 or reserved1 or any(reserved2):
+        if flags & ~0xFF07FF or keylen > 80 or reserved1 or any(reserved2):
             return EINVAL
         written, possible = _prefix(flags, addr, prefixlen)
         here, here_possible = _local(flags, addr, local, local_prefixlen)
@@ -146,10 +148,15 @@ class Keys:
         possible = (
             possible and here_possible and vrf_possible and len(versions) < 2 and identity.port != 0
         )
+        policy = flags & (abi.KEY_REQUIRE | abi.KEY_EXEMPT)
+        if flags & abi.KEY_DEL and policy:
+            return 0 if possible and self.policies.pop(identity.criteria, None) else ENOENT
         if flags & abi.KEY_DEL:
             return 0 if possible and self.rows.pop(identity, None) else ENOENT
         if not possible or {_family(it) for it in (written, here)} - {None, family}:
             return EINVAL
+        if flags & 0xF0000:
+            return self._set_policy(flags, identity, bare=not any((send_id, recv_id, alg, keylen)))
         if not 1 <= alg <= 3 or _ends_before_it_begins(flags, times):
             return EINVAL
         if vrf == NO_SUCH_VRF:
@@ -165,6 +172,21 @@ class Keys:
         self.rows[identity] = f"{flags:#x}\t{send_id}\t{recv_id}\t{alg}\t{where}\t{l3index}\n"
         return 0
 
+    def _set_policy(self, flags: int, identity: Identity, *, bare: bool) -> int:
+        extra = flags & (abi.KEY_STRICT | abi.KEY_ACCEPT_ICMP)
+        match bool(flags & abi.KEY_REQUIRE), bool(flags & abi.KEY_EXEMPT):
+            case (True, True) | (False, False):
+                return EINVAL
+            case False, True if extra:
+                return EINVAL
+        of_criteria = abi.KEY_ADDR_BIND | abi.KEY_IFINDEX | abi.KEY_PREFIXLEN
+        if not bare or flags & 0x7FF & ~of_criteria or identity.vrf == NO_SUCH_VRF:
+            return EINVAL
+        if identity.criteria not in self.policies and self._is_full(identity, alike=False):
+            return ENOSPC
+        self.policies[identity.criteria] = identity
+        return 0
+
     def _vrf(self, flags: int, ifindex: int, name: bytes) -> tuple[str | None, bool]:
         """The VRF that is meant, and whether any key can say so."""
         text = name.rstrip(b"\0").decode("latin1")
@@ -178,10 +200,11 @@ class Keys:
                 return text, bool(is_name)
         return None, False
 
-    def _is_full(self, new: Identity) -> bool:
-        alike = sum(key.criteria == new.criteria for key in self.rows)
-        combinations = {key.combination for key in (new, *self.rows)}
-        return len(self.rows) >= self.limit or alike >= 512 or len(combinations) > 64
+    def _is_full(self, new: Identity, *, alike: bool = True) -> bool:
+        same = sum(key.criteria == new.criteria for key in self.rows) if alike else 0
+        combinations = {it.combination for it in (new, *self.rows, *self.policies.values())}
+        entries = len(self.rows) + len(self.policies)
+        return entries >= self.limit or same >= 512 or len(combinations) > 64
 
     def proc(self) -> str:
         """The file /proc/net/tcp_authopt."""

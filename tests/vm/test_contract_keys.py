@@ -449,18 +449,23 @@ def random_key(rng: random.Random, masters: list[int]) -> bytes:
         flags |= (rng.random() < (0.25 if bit else 0.4)) << bit
     for bit in range(20, 24):
         flags |= (rng.random() < 0.15) << bit
+    policy = rng.random() < 0.3
+    if policy:
+        flags = flags & (0xF0004D | (rng.random() < 0.05) << rng.randrange(11))
+        flags |= rng.choice([abi.KEY_REQUIRE, abi.KEY_EXEMPT]) | rng.choice([0] * 5 + [0xF0000])
     flags |= (rng.random() < 0.02) << rng.choice([*range(11, 20), *range(24, 32)])
     network = ip_network(rng.choice(["192.0.2.0/24", "2001:db8::/64", "::ffff:192.0.2.0/120"]))
     prefixlen = rng.choice([network.prefixlen, network.max_prefixlen, 0, 8, 33, 129, -1, 1 << 8])
     address = network[rng.choice([0, 0, 1, 2])]
     if prefixlen == 0 and rng.random() < 0.8:
         address = type(address)(0)
+    bare = policy and rng.random() < 0.9
     return abi.AUTHOPT_KEY.pack(
         flags,
-        rng.randrange(3),
-        rng.randrange(3),
-        rng.choice([1, 1, 1, 2, 3, 0, 4, 255]),
-        rng.choice([0, 1, 16, 79, 80, 80, 81, 255]),
+        0 if bare else rng.randrange(3),
+        0 if bare else rng.randrange(3),
+        0 if bare else rng.choice([1, 1, 1, 2, 3, 0, 4, 255]),
+        0 if bare else rng.choice([0, 1, 16, 79, 80, 80, 81, 255]),
         rng.choice([b"one", b"two"]),
         abi.pack_sockaddr(rng.choice([str(address)] * 9 + [None])),
         rng.choice([0, *masters, 1, -1, 1 << 30]),
@@ -503,4 +508,6 @@ def test_random_keys_are_answered_as_the_model_says(sock, sock6, quick):
         assert answer == expected, (SEED, step, value.hex())
         answers.add(answer)
     assert Path("/proc/self/net/tcp_authopt").read_text() == keys.proc(), SEED
+    entries = Path("/proc/self/net/tcp_authopt_entries").read_text().count("\n") - 1
+    assert entries == len(keys.rows) + len(keys.policies), SEED
     assert answers == {0, errno.EINVAL, errno.ENOENT, errno.ENOSPC, errno.EEXIST}

@@ -176,7 +176,7 @@ def connected(link: Link) -> socket.socket:
 REFUSED = {
     "unknown-algorithm": (pack_key(3, 4, alg=9), errno.EINVAL),
     "other-family": (pack_key(3, 4, address="2001:db8::1"), errno.EINVAL),
-    "too-long": (pack_key(3, 4) + b"!", errno.EINVAL),
+    "too-long": (pack_key(3, 4).ljust(abi.AUTHOPT_KEY.size, b"\0") + b"!", errno.EINVAL),
     "overlap": (pack_key(1, 4), errno.EEXIST),
     "too-many": (pack_key(5, 6, address=ANOTHER), errno.ENOSPC),
     "no-privilege": (pack_key(3, 4), errno.EPERM),

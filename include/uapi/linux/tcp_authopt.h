@@ -70,6 +70,13 @@ struct tcp_authopt {
  * @TCP_AUTHOPT_KEY_SEND_LIFETIME_END: &tcp_authopt_key.send_lifetime_end is set
  * @TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN: &tcp_authopt_key.recv_lifetime_begin is set
  * @TCP_AUTHOPT_KEY_RECV_LIFETIME_END: &tcp_authopt_key.recv_lifetime_end is set
+ * @TCP_AUTHOPT_KEY_REQUIRE: not a key, but a policy: connections that match have to be protected,
+ *	whatever their sockets asked
+ * @TCP_AUTHOPT_KEY_EXEMPT: not a key, but a policy: connections that match need not be protected,
+ *	unless their sockets ask
+ * @TCP_AUTHOPT_KEY_STRICT: with %TCP_AUTHOPT_KEY_REQUIRE: the kernel's own TCP-AO does not do
+ * @TCP_AUTHOPT_KEY_ACCEPT_ICMP: with %TCP_AUTHOPT_KEY_REQUIRE: connections heed ICMP errors, as with
+ *	%TCP_AUTHOPT_FLAG_ACCEPT_ICMP
  * @TCP_AUTHOPT_KEY_LOCAL_ADDR: only for connections of the address &tcp_authopt_key.local of this
  *	end
  * @TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN: &tcp_authopt_key.local is a prefix of this length
@@ -92,6 +99,10 @@ enum tcp_authopt_key_flag {
 	TCP_AUTHOPT_KEY_SEND_LIFETIME_END	= 1 << 8,
 	TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN	= 1 << 9,
 	TCP_AUTHOPT_KEY_RECV_LIFETIME_END	= 1 << 10,
+	TCP_AUTHOPT_KEY_REQUIRE			= 1 << 16,
+	TCP_AUTHOPT_KEY_EXEMPT			= 1 << 17,
+	TCP_AUTHOPT_KEY_STRICT			= 1 << 18,
+	TCP_AUTHOPT_KEY_ACCEPT_ICMP		= 1 << 19,
 	TCP_AUTHOPT_KEY_LOCAL_ADDR		= 1 << 20,
 	TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN		= 1 << 21,
 	TCP_AUTHOPT_KEY_SERVICE_PORT		= 1 << 22,
@@ -117,7 +128,7 @@ enum tcp_authopt_alg {
 #define TCP_AUTHOPT_VRFNAMELEN	16
 
 /**
- * struct tcp_authopt_key - a Master Key Tuple (MKT) of the socket's network namespace
+ * struct tcp_authopt_key - a Master Key Tuple (MKT), or a policy, of the socket's network namespace
  * @flags: &enum tcp_authopt_key_flag
  * @send_id: KeyID in segments sent
  * @recv_id: KeyID in segments received
@@ -141,6 +152,9 @@ enum tcp_authopt_alg {
  * A key is identified by its ids, addresses, prefix lengths, port and VRF. Adding one with the same
  * identity replaces it. Needs CAP_NET_ADMIN in the network namespace. What is behind
  * @recv_lifetime_end is not in the structure of the series, which has 256 bytes.
+ *
+ * A policy has no ids, algorithm, key and lifetimes: these are zero. It is identified by addresses,
+ * prefix lengths, port and VRF.
  */
 struct tcp_authopt_key {
 	__u32	flags;

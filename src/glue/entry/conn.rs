@@ -10,24 +10,34 @@ use super::declared;
 use crate::glue::conn::Conn;
 use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
+use crate::glue::netns::Refused;
 use crate::glue::rx;
 use crate::glue::sock::pair_of;
 use crate::glue::sock::Sock;
+use crate::glue::state::arc_of;
 use crate::glue::state::conn_of;
+use crate::glue::state::netns_of;
 use crate::proto::verdict::child;
 use crate::proto::verdict::connect;
+use crate::proto::verdict::native_does;
 use crate::proto::verdict::syn;
 use crate::proto::verdict::Child;
 use crate::proto::verdict::Crowd;
+use crate::proto::verdict::Discard;
 use crate::proto::verdict::Origin;
 use crate::proto::verdict::Syn;
 use crate::proto::wire::KeyId;
 use crate::proto::wire::KeyIds;
 
 declared!(
+    tao_rust_stand_in,
+    tao_rust_conn_for,
     tao_rust_conn_again,
     tao_rust_conn_accept,
     tao_rust_conn_free,
+    tao_rust_asked,
+    tao_rust_required,
+    tao_rust_refuses_native,
     tao_rust_connect,
     tao_rust_not_connected,
     tao_rust_takes_md5,
@@ -38,6 +48,71 @@ declared!(
     tao_rust_child,
 );
 
+/// State that stands in for the sockets of a namespace that have none; null if there is no memory.
+/// May sleep.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_stand_in(net: *mut bindings::tao_net) -> *mut bindings::tao_conn {
+    // SAFETY: The namespace lives.
+    let net = unsafe { arc_of(net) };
+    Conn::stand_in(net).map_or(ptr::null_mut(), |conn| KBox::into_raw(conn).cast())
+}
+
+/// State for `sk`, which never asked for any; null if there is no memory.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_conn_for(
+    sk: *mut bindings::sock,
+    may_sleep: bool,
+) -> *mut bindings::tao_conn {
+    // SAFETY: The socket lives, and is locked.
+    let sk = unsafe { Sock::from_raw(sk) };
+    let alloc = if may_sleep {
+        GFP_KERNEL_ACCOUNT
+    } else {
+        GFP_ATOMIC | __GFP_NOWARN
+    };
+    let conn = Conn::new(netns_of(sk), None, sk, alloc);
+    conn.map_or(ptr::null_mut(), |conn| KBox::into_raw(conn).cast())
+}
+
+/// Whether the program of the socket has asked for protection.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_asked(conn: *const bindings::tao_conn) -> bool {
+    // SAFETY: The state lives.
+    unsafe { conn_of(conn) }.asked()
+}
+
+/// Whether a policy requires a connection to be protected.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_required(
+    stand_in: *const bindings::tao_conn,
+    ends: *const bindings::tao_ends,
+) -> bool {
+    // SAFETY: Both live.
+    let required = unsafe { conn_of(stand_in).net.keys.required(&pair_of(&*ends)) };
+    required.is_some()
+}
+
+/// Whether a policy refuses a connection of `sk`, which has state of the kernel's own TCP-AO.
+/// `is_signed`: that signs it.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_refuses_native(
+    stand_in: *const bindings::tao_conn,
+    sk: *const bindings::sock,
+    ends: *const bindings::tao_ends,
+    is_signed: bool,
+) -> bool {
+    // SAFETY: All live.
+    let (net, sk) = unsafe { (&conn_of(stand_in).net, Sock::from_raw(sk)) };
+    // SAFETY: The same.
+    let required = net.keys.required(&pair_of(unsafe { &*ends }));
+    let refused = !native_does(required, is_signed);
+    if refused {
+        rx::count(sk, Discard::Required);
+        net.count_refused(Refused::Native);
+    }
+    refused
+}
+
 /// State with the flags of `old`, another one of `sk`; null if there is no memory. May sleep.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_conn_again(
@@ -46,7 +121,7 @@ unsafe extern "C" fn tao_rust_conn_again(
 ) -> *mut bindings::tao_conn {
     // SAFETY: Both live; the socket is locked, and `old` is its state.
     let (old, sk) = unsafe { (conn_of(old), Sock::from_raw(sk)) };
-    let conn = Conn::new(old.net.clone(), old.flags(), sk, GFP_KERNEL_ACCOUNT);
+    let conn = Conn::new(old.net.clone(), old.asked_for(), sk, GFP_KERNEL_ACCOUNT);
     conn.map_or(ptr::null_mut(), |conn| KBox::into_raw(conn).cast())
 }
 
@@ -63,11 +138,13 @@ unsafe extern "C" fn tao_rust_conn_accept(
     // SAFETY: It is null or two bytes.
     let signed_by = unsafe { signed_by.cast::<[u8; 2]>().as_ref() };
     let alloc = GFP_ATOMIC | __GFP_NOWARN;
-    let Some(conn) = Conn::new(listener.net.clone(), listener.flags(), newsk, alloc) else {
+    let Some(conn) = Conn::new(listener.net.clone(), listener.asked_for(), newsk, alloc) else {
         return ptr::null_mut();
     };
+    let required = conn.net.keys.required(&newsk.pair());
     conn.begin(
         signed_by.is_some(),
+        required,
         signed_by.map(|&[keyid, rnext]| KeyIds {
             keyid: KeyId(keyid),
             rnext: KeyId(rnext),
@@ -89,18 +166,24 @@ unsafe extern "C" fn tao_rust_conn_free(conn: *mut bindings::tao_conn) {
 unsafe extern "C" fn tao_rust_connect(
     conn: *mut bindings::tao_conn,
     sk: *const bindings::sock,
+    speaks_mptcp: bool,
 ) -> c_int {
     // SAFETY: The socket is locked, and `conn` is its state.
     let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
     let pair = sk.pair();
-    let keyed = conn.net.is_keyed(&pair);
+    let (keyed, required) = conn.must_protect(&pair);
     let answered = u32::from(sk.state()) != bindings::TCP_SYN_SENT;
-    match connect(keyed, || conn.net.may_send(&pair), answered) {
+    match connect(keyed, || conn.net.may_send(&pair), answered, speaks_mptcp) {
         Ok(protected) => {
-            conn.begin(protected, None, sk.in_repair());
+            conn.begin(protected, required, None, sk.in_repair());
             protected.into()
         }
-        Err(err) => to_errno(err),
+        Err(err) => {
+            if required.is_some() {
+                conn.net.count_refused(Refused::Active);
+            }
+            to_errno(err)
+        }
     }
 }
 
@@ -119,18 +202,18 @@ unsafe extern "C" fn tao_rust_takes_md5(conn: *const bindings::tao_conn) -> bool
     !unsafe { conn_of(conn) }.is_protected()
 }
 
-/// Some key matches the peer, valid or not.
+/// A connection of a listener's has to be protected.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_keyed(
     conn: *const bindings::tao_conn,
     ends: *const bindings::tao_ends,
 ) -> bool {
     // SAFETY: Both live.
-    unsafe { conn_of(conn).net.is_keyed(&pair_of(&*ends)) }
+    unsafe { conn_of(conn).must_protect(&pair_of(&*ends)).0 }
 }
 
 /// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
-/// closed since, a key matches the peer.
+/// closed since, it has to be.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_must_sign(
     conn: *const bindings::tao_conn,
@@ -138,7 +221,7 @@ unsafe extern "C" fn tao_rust_must_sign(
 ) -> bool {
     // SAFETY: Both live.
     let (conn, pair) = unsafe { (conn_of(conn), pair_of(&*ends)) };
-    conn.is_protected() || conn.net.is_keyed(&pair)
+    conn.is_protected() || conn.must_protect(&pair).0
 }
 
 /// Some key that matches the peer may be used to send.
@@ -165,10 +248,9 @@ unsafe extern "C" fn tao_rust_syn(
     backlog: u32,
 ) -> bindings::tao_syn {
     // SAFETY: All live.
-    let (keyed, sk) = unsafe {
-        let keyed = conn_of(conn).net.is_keyed(&pair_of(&*ends));
-        (keyed, Sock::from_raw(sk))
-    };
+    let (conn, sk) = unsafe { (conn_of(conn), Sock::from_raw(sk)) };
+    // SAFETY: The same.
+    let (keyed, required) = conn.must_protect(&pair_of(unsafe { &*ends }));
     let crowd = is_crowded.then_some(Crowd { requests, backlog });
     match syn(keyed, is_signed, crowd) {
         Syn::Stack => bindings::tao_syn_TAO_SYN_STACK,
@@ -176,6 +258,9 @@ unsafe extern "C" fn tao_rust_syn(
         Syn::Drop => bindings::tao_syn_TAO_SYN_DROP,
         Syn::Discard(discard) => {
             rx::count(sk, discard);
+            if required.is_some() {
+                conn.net.count_refused(Refused::Passive);
+            }
             bindings::tao_syn_TAO_SYN_DROP
         }
     }
@@ -185,12 +270,13 @@ unsafe extern "C" fn tao_rust_syn(
 #[no_mangle]
 unsafe extern "C" fn tao_rust_child(
     listener: *const bindings::tao_conn,
-    ends: *const bindings::tao_ends,
+    newsk: *const bindings::sock,
     is_signed: bool,
     origin: bindings::tao_origin,
 ) -> bindings::tao_child {
     // SAFETY: Both live.
-    let keyed = unsafe { conn_of(listener).net.is_keyed(&pair_of(&*ends)) };
+    let (listener, newsk) = unsafe { (conn_of(listener), Sock::from_raw(newsk)) };
+    let (keyed, required) = listener.must_protect(&newsk.pair());
     let origin = match origin {
         bindings::tao_origin_TAO_OF_REQUEST => Origin::Request,
         bindings::tao_origin_TAO_OF_FAST_OPEN => Origin::FastOpen,
@@ -199,6 +285,14 @@ unsafe extern "C" fn tao_rust_child(
     match child(keyed, is_signed, origin) {
         Child::Protected => bindings::tao_child_TAO_CHILD_PROTECTED,
         Child::Unprotected => bindings::tao_child_TAO_CHILD_UNPROTECTED,
-        Child::Refused => bindings::tao_child_TAO_CHILD_REFUSED,
+        Child::Refused => {
+            if !is_signed {
+                rx::count(newsk, Discard::Required);
+            }
+            if required.is_some() && origin != Origin::FastOpen {
+                listener.net.count_refused(Refused::Passive);
+            }
+            bindings::tao_child_TAO_CHILD_REFUSED
+        }
     }
 }

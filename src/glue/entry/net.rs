@@ -10,6 +10,7 @@ use kernel::sync::Arc;
 use super::declared;
 use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
+use crate::glue::netns::File;
 use crate::glue::netns::Netns;
 use crate::proto::vrf::Name;
 use crate::proto::vrf::NAME_LEN;
@@ -127,22 +128,37 @@ unsafe extern "C" fn tao_rust_vrf_renamed(
     renamed.map_or_else(to_errno, |()| 0)
 }
 
-/// The first position from `from` on that has a key; 0 if there is none.
+/// A file in `/proc`.
+fn file_of(file: bindings::tao_file) -> File {
+    match file {
+        bindings::tao_file_TAO_FILE_KEYS => File::Keys,
+        bindings::tao_file_TAO_FILE_ENTRIES => File::Entries,
+        _ => File::Counters,
+    }
+}
+
+/// The first position from `from` on that has a line; 0 if there is none.
 #[no_mangle]
-unsafe extern "C" fn tao_rust_proc_position(net: *mut bindings::tao_net, from: u64) -> u64 {
+unsafe extern "C" fn tao_rust_proc_position(
+    net: *mut bindings::tao_net,
+    file: bindings::tao_file,
+    from: u64,
+) -> u64 {
     // SAFETY: The namespace lives.
-    unsafe { net_of(net) }.keys.position_from(from).unwrap_or(0)
+    let position = unsafe { net_of(net) }.position_from(file_of(file), from);
+    position.unwrap_or(0)
 }
 
 /// Writes the line at a position; returns its length.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_proc_line(
     net: *mut bindings::tao_net,
+    file: bindings::tao_file,
     position: u64,
     line: *mut u8,
     size: usize,
 ) -> usize {
     // SAFETY: The namespace lives; `size` bytes at `line` are ours to write.
     let (net, line) = unsafe { (net_of(net), core::slice::from_raw_parts_mut(line, size)) };
-    net.show(position, line)
+    net.show(file_of(file), position, line)
 }
