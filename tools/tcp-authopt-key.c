@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Adds, replaces and deletes TCP-AO keys of the network namespace that it runs in.
+ * Adds, replaces and deletes TCP-AO keys and policies of the network namespace that it runs in.
  *
  *	cc -Iinclude/uapi -o tcp-authopt-key tools/tcp-authopt-key.c
  *	tcp-authopt-key add 192.0.2.1 send-id 61 recv-id 84 key-file /etc/bgp/key
@@ -28,6 +28,9 @@
 static const char usage[] =
 "usage: tcp-authopt-key add PEER [WHERE]... send-id ID recv-id ID [OPTION]...\n"
 "       tcp-authopt-key del PEER [WHERE]... send-id ID recv-id ID\n"
+"       tcp-authopt-key require PEER [WHERE]... [strict] [accept-icmp] [--force]\n"
+"       tcp-authopt-key exempt PEER [WHERE]...\n"
+"       tcp-authopt-key del PEER [WHERE]... policy\n"
 "\n"
 "Adds a key, or replaces the one with the same PEER, WHERE and ids; deletes it.\n"
 "PEER is an address, a prefix ADDRESS/LENGTH, or \"any\". The ids are the KeyIDs of\n"
@@ -53,7 +56,14 @@ static const char usage[] =
 "byte-order mark. A key with such bytes is written in hex, where blanks and line ends\n"
 "around the digits do not count.\n"
 "\n"
-"The keys are shown by /proc/net/tcp_authopt.\n";
+"A key protects the connections of programs that ask. \"require\" is for those of all\n"
+"others: what matches is signed, and nothing else goes through; without a key nothing\n"
+"does. \"exempt\" makes an exception for what is more specific. With \"strict\" the kernel's\n"
+"own TCP-AO does not do, and with \"accept-icmp\" ICMP errors end connections. What would\n"
+"lock you out is refused without \"--force\": this session, loopback, and more than a /16\n"
+"of IPv4 or a /32 of IPv6, the last two unless there is a port.\n"
+"\n"
+"Keys and policies are shown by /proc/net/tcp_authopt_entries.\n";
 
 /* The names that RFC 5926 section 3.1.1.3 asks for (R37), and one in their manner. */
 static const struct {
@@ -264,6 +274,117 @@ static void parse_vrf(const char *text)
 	key.flags |= TCP_AUTHOPT_KEY_VRF_NAME;
 }
 
+/* ---- what would lock the operator out ---- */
+
+/* Whether an address, or any of a prefix, is in the prefix of @length that @in begins. */
+static int is_within(const unsigned char *bytes, const unsigned char *in, int length)
+{
+	for (; length >= 8; length -= 8)
+		if (*bytes++ != *in++)
+			return 0;
+	return !length || !((*bytes ^ *in) >> (8 - length));
+}
+
+/* Where the bytes of the peer's address are; *@bits says how many count. NULL: any peer. */
+static const unsigned char *peer_bytes(int *bits)
+{
+	const struct sockaddr_in *in = (struct sockaddr_in *)&key.addr;
+	const struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&key.addr;
+	int all = key.addr.ss_family == AF_INET ? 32 : 128;
+
+	if (!(key.flags & TCP_AUTHOPT_KEY_ADDR_BIND))
+		return NULL;
+	*bits = key.flags & TCP_AUTHOPT_KEY_PREFIXLEN ? key.prefixlen : all;
+	return all == 32 ? (const unsigned char *)&in->sin_addr : in6->sin6_addr.s6_addr;
+}
+
+/* Whether a connection with this address at an end matches, as far as that end is concerned. */
+static int matches_end(const char *text, const unsigned char *in, int bits, int family)
+{
+	unsigned char bytes[16], mapped[16] = { [10] = 0xff, [11] = 0xff };
+	int of_it = parse_address(text, bytes);
+
+	if (!in)
+		return 1;
+	/* To a policy IPv4 is in no IPv6 prefix that is more than that of mapped addresses. */
+	if (of_it == AF_INET && family == AF_INET6) {
+		memcpy(mapped + 12, bytes, 4);
+		return bits >= 96 && is_within(mapped, in, bits);
+	}
+	return of_it == family && is_within(bytes, in, bits);
+}
+
+/* The SSH_CONNECTION of this process, or of the next one above it that has one. */
+static int find_session(char *session, size_t size)
+{
+	pid_t pid = getpid();
+
+	while (pid > 0) {
+		char name[64], text[65536], *at, *end;
+		size_t length;
+		FILE *file;
+
+		snprintf(name, sizeof(name), "/proc/%d/environ", (int)pid);
+		file = fopen(name, "re");
+		length = file ? fread(text, 1, sizeof(text) - 1, file) : 0;
+		if (file)
+			fclose(file);
+		text[length] = '\0';
+		for (at = text, end = text + length; at < end; at += strlen(at) + 1) {
+			if (strncmp(at, "SSH_CONNECTION=", 15))
+				continue;
+			snprintf(session, size, "%s", at + 15);
+			return 1;
+		}
+		snprintf(name, sizeof(name), "/proc/%d/stat", (int)pid);
+		file = fopen(name, "re");
+		if (!file)
+			return 0;
+		length = fread(text, 1, sizeof(text) - 1, file);
+		fclose(file);
+		text[length] = '\0';
+		at = strrchr(text, ')');
+		if (!at || sscanf(at + 1, " %*c %d", &pid) != 1)
+			return 0;
+	}
+	return 0;
+}
+
+static void check_lock_out(void)
+{
+	int bits = 0, family = key.addr.ss_family, has_port = key.flags & TCP_AUTHOPT_KEY_SERVICE_PORT;
+	const unsigned char *peer = peer_bytes(&bits);
+	int local_bits = key.flags & TCP_AUTHOPT_KEY_LOCAL_PREFIXLEN ? key.local_prefixlen :
+			 family == AF_INET ? 32 : 128;
+	const unsigned char *local = key.flags & TCP_AUTHOPT_KEY_LOCAL_ADDR ? key.local : NULL;
+	static const unsigned char v4[] = { 127 }, mapped[16] = { [10] = 0xff, [11] = 0xff, [12] = 127 };
+	char session[256], from[64], to[64];
+	int from_port, to_port, wide = 0;
+
+	if (find_session(session, sizeof(session)) &&
+	    sscanf(session, "%63s %d %63s %d", from, &from_port, to, &to_port) == 4 &&
+	    matches_end(from, peer, bits, family) && matches_end(to, local, local_bits, family) &&
+	    (!has_port || key.service_port == from_port || key.service_port == to_port))
+		die("this is the session that you type in, from %s: it would stay, but the next one "
+		    "would not be let in; --force if you mean it", from);
+	if (has_port)
+		return;
+	if (!peer || (family == AF_INET && is_within(v4, peer, bits < 8 ? bits : 8)) ||
+	    matches_end("::1", peer, bits, family) ||
+	    (family == AF_INET6 && bits >= 96 && is_within(mapped, peer, bits < 104 ? bits : 104)))
+		die("this is loopback, too: programs of this machine could not talk to each other; name a "
+		    "port, or --force if you mean it");
+	if (IN6_IS_ADDR_V4MAPPED((struct in6_addr *)peer) && family == AF_INET6)
+		wide = bits < 96 + 16;
+	else
+		wide = bits < (family == AF_INET ? 16 : 32);
+	if (wide)
+		die("these are many peers, for all that they do: name a port, such as 179, or --force if you "
+		    "mean it");
+}
+
+/* ---- keys ---- */
+
 /* What another program may count as part of the key, and the next one not, is refused. */
 static void check_text(const unsigned char *text, size_t length)
 {
@@ -368,37 +489,84 @@ static void check_word(const char *word, const char *value)
 	if (takes_value(word)) {
 		if (!value)
 			die("%s lacks a value; see \"tcp-authopt-key help\"", word);
-	} else if (strcmp(word, "hex") && strcmp(word, "exclude-options")) {
+	} else if (strcmp(word, "hex") && strcmp(word, "exclude-options") && strcmp(word, "strict") &&
+		   strcmp(word, "accept-icmp") && strcmp(word, "policy") && strcmp(word, "--force")) {
 		die("unknown word %s; see \"tcp-authopt-key help\"", word);
 	}
+}
+
+/* What the first word asks for, in flags of a key; -1: it asks for nothing. */
+static int parse_command(const char *word)
+{
+	static const struct {
+		const char *word;
+		int flags;
+	} commands[] = {
+		{ "add", 0 },
+		{ "del", TCP_AUTHOPT_KEY_DEL },
+		{ "require", TCP_AUTHOPT_KEY_REQUIRE },
+		{ "exempt", TCP_AUTHOPT_KEY_EXEMPT },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (!strcmp(word, commands[i].word))
+			return commands[i].flags;
+	return -1;
+}
+
+/* A word that belongs to a key, or to a policy, has no place in the other one. */
+static void check_kind(const char *word, int is_policy)
+{
+	static const char *const anywhere[] = { "local", "port", "vrf", "policy" };
+	static const char *const of_policies[] = { "strict", "accept-icmp", "--force" };
+	size_t i;
+	int fits = !is_policy;
+
+	for (i = 0; i < sizeof(anywhere) / sizeof(anywhere[0]); i++)
+		if (!strcmp(word, anywhere[i]))
+			return;
+	for (i = 0; i < sizeof(of_policies) / sizeof(of_policies[0]); i++)
+		if (!strcmp(word, of_policies[i]))
+			fits = is_policy && key.flags & TCP_AUTHOPT_KEY_REQUIRE;
+	if (!fits)
+		die("%s: %s; see \"tcp-authopt-key help\"", word,
+		    is_policy ? "this is not for a policy" : "this is for \"require\" only");
 }
 
 int main(int argc, char **argv)
 {
 	const char *file = NULL;
-	int send_id = -1, recv_id = -1, hex = 0;
-	int fd, i, j;
+	int send_id = -1, recv_id = -1, hex = 0, force = 0, is_policy = 0;
+	int fd, flags, i, j;
 
 	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
 		return 0;
 	}
-	if (argc > 1 && strcmp(argv[1], "add") && strcmp(argv[1], "del"))
-		fprintf(stderr, "tcp-authopt-key: %s: neither add nor del\n\n", argv[1]);
+	flags = argc > 1 ? parse_command(argv[1]) : -1;
+	if (argc > 1 && flags < 0)
+		fprintf(stderr, "tcp-authopt-key: %s: neither add, del, require nor exempt\n\n", argv[1]);
 	else if (argc == 2)
 		fprintf(stderr, "tcp-authopt-key: %s lacks a PEER\n\n", argv[1]);
-	if (argc < 3 || (strcmp(argv[1], "add") && strcmp(argv[1], "del"))) {
+	if (argc < 3 || flags < 0) {
 		fputs(usage, stderr);
 		return 2;
 	}
-	if (!strcmp(argv[1], "del"))
-		key.flags |= TCP_AUTHOPT_KEY_DEL;
+	for (i = 3; i < argc; i++)
+		if (flags == TCP_AUTHOPT_KEY_DEL && !strcmp(argv[i], "policy"))
+			flags |= TCP_AUTHOPT_KEY_REQUIRE;
+	is_policy = flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT);
+	key.flags = flags;
+	if (is_policy)
+		key.alg = 0;
 	parse_peer(argv[2]);
 
 	for (i = 3; i < argc; i++) {
 		const char *word = argv[i], *value = argv[i + 1];
 
 		check_word(word, value);
+		check_kind(word, is_policy);
 		for (j = 3; j < i; j += takes_value(argv[j]) ? 2 : 1)
 			if (!strcmp(word, argv[j]))
 				die("%s is given twice", word);
@@ -407,6 +575,17 @@ int main(int argc, char **argv)
 			continue;
 		} else if (!strcmp(word, "exclude-options")) {
 			key.flags |= TCP_AUTHOPT_KEY_EXCLUDE_OPTS;
+			continue;
+		} else if (!strcmp(word, "strict")) {
+			key.flags |= TCP_AUTHOPT_KEY_STRICT;
+			continue;
+		} else if (!strcmp(word, "accept-icmp")) {
+			key.flags |= TCP_AUTHOPT_KEY_ACCEPT_ICMP;
+			continue;
+		} else if (!strcmp(word, "--force")) {
+			force = 1;
+			continue;
+		} else if (!strcmp(word, "policy")) {
 			continue;
 		}
 		if (!strcmp(word, "send-id")) {
@@ -438,16 +617,20 @@ int main(int argc, char **argv)
 		}
 		i++;
 	}
-	if (send_id < 0 || recv_id < 0)
+	if (!is_policy && (send_id < 0 || recv_id < 0))
 		die("%s is needed: the ids are the KeyIDs of segments sent and received",
 		    send_id < 0 ? "send-id" : "recv-id");
-	key.send_id = send_id;
-	key.recv_id = recv_id;
+	if (!is_policy) {
+		key.send_id = send_id;
+		key.recv_id = recv_id;
+	}
+	if (flags == TCP_AUTHOPT_KEY_REQUIRE && !force)
+		check_lock_out();
 	check_lifetime("send", TCP_AUTHOPT_KEY_SEND_LIFETIME_BEGIN, key.send_lifetime_begin,
 		       TCP_AUTHOPT_KEY_SEND_LIFETIME_END, key.send_lifetime_end);
 	check_lifetime("accept", TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN, key.recv_lifetime_begin,
 		       TCP_AUTHOPT_KEY_RECV_LIFETIME_END, key.recv_lifetime_end);
-	if (!(key.flags & TCP_AUTHOPT_KEY_DEL))
+	if (!is_policy && !(key.flags & TCP_AUTHOPT_KEY_DEL))
 		read_key(file, hex);
 
 	/* Without it the kernel's own TCP-AO would get the call. */
@@ -460,12 +643,16 @@ int main(int argc, char **argv)
 		return 0;
 	if (errno == EPERM)
 		die("not permitted: needs net.ipv4.tcp_authopt=1, and CAP_NET_ADMIN");
+	if (errno == ENOENT && is_policy)
+		die("there is no such policy: PEER and WHERE have to be as when it was added");
+	if (errno == ENODEV)
+		die("the module is being drained or unloaded");
 	if (errno == ENOENT)
 		die("there is no such key: PEER, WHERE and both ids have to be as when it was added");
 	if (errno == EEXIST)
 		die("another key for this peer has one of these ids: delete it first, or take others");
 	if (errno == ENOSPC)
-		die("there are as many keys as may be: delete one, or raise "
+		die("there are as many keys and policies as may be: delete one, or raise "
 		    "net.ipv4.tcp_authopt_max_keys");
-	die("the module refuses the key: %s", strerror(errno));
+	die("the module refuses the %s: %s", is_policy ? "policy" : "key", strerror(errno));
 }

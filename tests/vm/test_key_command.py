@@ -257,7 +257,7 @@ def test_refused_words(command, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["delete", "any", *IDS], "delete: neither add nor del"),
+        (["delete", "any", *IDS], "delete: neither add, del, require nor exempt"),
         (["add"], "add lacks a PEER"),
     ],
     ids=["verb", "no-peer"],
@@ -285,7 +285,8 @@ def test_refused_by_the_module(command):
     Path("/proc/sys/net/ipv4/tcp_authopt_max_keys").write_text("1")
     full = refusal(command, "add", "192.0.2.1", *IDS)
     assert full == (
-        "there are as many keys as may be: delete one, or raise net.ipv4.tcp_authopt_max_keys"
+        "there are as many keys and policies as may be: delete one, or raise "
+        "net.ipv4.tcp_authopt_max_keys"
     )
     unprivileged = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     done = subprocess.run(
@@ -363,3 +364,114 @@ def test_where(command):
     for place in places:
         subprocess.run([command, "del", *place, *IDS], check=True)
     assert rows() == []
+
+
+LOOPBACK = (
+    "this is loopback, too: programs of this machine could not talk to each other; name a port, or "
+    "--force if you mean it"
+)
+MANY = (
+    "these are many peers, for all that they do: name a port, such as 179, or --force if you "
+    "mean it"
+)
+SESSION = (
+    "this is the session that you type in, from 192.0.2.77: it would stay, but the next one would "
+    "not be let in; --force if you mean it"
+)
+LOCK_OUTS = {
+    "any": SESSION,
+    "any local 192.0.2.3": LOOPBACK,
+    "127.0.0.1": LOOPBACK,
+    "127.1.0.0/16": LOOPBACK,
+    "126.0.0.0/7": LOOPBACK,
+    "::1": LOOPBACK,
+    "::/0": LOOPBACK,
+    "::ffff:127.0.0.1": LOOPBACK,
+    "10.0.0.0/15": MANY,
+    "2001:db8::/31": MANY,
+    "::ffff:10.0.0.0/111": MANY,
+    "192.0.2.77": SESSION,
+    "192.0.2.0/24": SESSION,
+    "192.0.2.0/24 port 22": SESSION,
+    "192.0.2.0/24 port 5555": SESSION,
+    "192.0.2.0/24 local 192.0.2.2": SESSION,
+    "::ffff:192.0.2.0/120": SESSION,
+    "any port 22": SESSION,
+    "any local 192.0.2.0/24 port 22": SESSION,
+}
+FINE = [
+    "any port 179",
+    "10.0.0.0/16",
+    "10.0.0.0/8 port 179",
+    "2001:db8::/32",
+    "192.0.2.0/24 port 179",
+    "192.0.2.0/24 local 192.0.2.3",
+    "192.0.2.78",
+]
+
+
+def entries() -> list[str]:
+    """The rows of all entries."""
+    return Path("/proc/self/net/tcp_authopt_entries").read_text().splitlines()[1:]
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """As SSH says of one; and as if nobody above this process had another one."""
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.77 5555 192.0.2.2 22")
+
+
+@pytest.mark.parametrize("words", LOCK_OUTS)
+@fresh
+@pytest.mark.usefixtures("session")
+def test_what_would_lock_the_operator_out(command, words):
+    assert refusal(command, "require", *words.split()) == LOCK_OUTS[words]
+    assert entries() == []
+    subprocess.run([command, "require", *words.split(), "--force"], check=True)
+    assert len(entries()) == 1
+
+
+@fresh
+@pytest.mark.usefixtures("session")
+def test_session_of_who_called(command):
+    """Whose environment is not passed on, as by sudo."""
+    done = subprocess.run(
+        ["sh", "-c", 'env -i "$@"; exit $?', "sh", command, "require", "192.0.2.77"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, f"tcp-authopt-key: {SESSION}\n")
+
+
+@fresh
+@pytest.mark.usefixtures("session")
+def test_policies(command):
+    """Each is listed, and deleted in the words of its add."""
+    for words in FINE:
+        subprocess.run([command, "require", *words.split(), "strict", "accept-icmp"], check=True)
+        subprocess.run([command, "exempt", *words.split()], check=True)
+        subprocess.run([command, "require", *words.split()], check=True)
+    assert len(entries()) == len(FINE)
+    assert rows() == []
+    subprocess.run([command, "del", *FINE[0].split(), "policy"], check=True)
+    gone = refusal(command, "del", *FINE[0].split(), "policy")
+    assert gone == "there is no such policy: PEER and WHERE have to be as when it was added"
+    for words in FINE[1:]:
+        subprocess.run([command, "del", *words.split(), "policy"], check=True)
+    assert entries() == []
+    subprocess.run([command, "exempt", "any"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("require 192.0.2.1 send-id 1", f"send-id: this is not for a policy; {SEE}"),
+        ("require 192.0.2.1 hex", f"hex: this is not for a policy; {SEE}"),
+        ("exempt 192.0.2.1 strict", f"strict: this is not for a policy; {SEE}"),
+        ("add 192.0.2.1 strict", f'strict: this is for "require" only; {SEE}'),
+        ("del 192.0.2.1 --force", f'--force: this is for "require" only; {SEE}'),
+    ],
+)
+def test_words_of_the_other_kind(command, words, message):
+    assert refusal(command, *words.split()) == message
