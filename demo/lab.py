@@ -77,7 +77,7 @@ def run(*command: str | Path, text: str = "") -> str:
     return done.stdout
 
 
-def spawn(log: Path, *command: str, **environment: str) -> subprocess.Popen:
+def spawn(log: Path, *command: str) -> subprocess.Popen:
     """Starts a program whose output goes to a file."""
     with log.open("a") as output:
         return subprocess.Popen(
@@ -85,7 +85,6 @@ def spawn(log: Path, *command: str, **environment: str) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=os.environ | environment,
         )
 
 
@@ -176,9 +175,9 @@ class Router:
         """Runs an `ip` command on the namespace."""
         return run("ip", "-n", self.name, *words)
 
-    def start(self, name: str, control: Path, *command: str | Path, **environment: str) -> None:
+    def start(self, name: str, control: Path, *command: str | Path) -> None:
         """Starts a daemon in the foreground, and waits for its control socket to answer."""
-        daemon = spawn(self.directory / f"{name}.log", *self.enter(*command), **environment)
+        daemon = spawn(self.directory / f"{name}.log", *self.enter(*command))
         self.daemons.append(daemon)
         wait_for(f"{name} to start", lambda: daemon.poll() is not None or answers(control))
         require(daemon.poll() is None, f"{name} to run", f"exit status {daemon.poll()}")
@@ -278,16 +277,15 @@ class Bird(Router):
 
 
 class Frr(Router):
-    """A router that runs FRR, its bgpd with the preload library."""
+    """A router that runs FRR, as its package has it."""
 
-    def launch(self, configuration: str, preload: Path) -> None:
+    def launch(self, configuration: str) -> None:
         """Starts mgmtd, without which zebra complains in a loop, zebra, and bgpd."""
         run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr")
         file = self.directory / "bgpd.conf"
         file.write_text(configuration)
         run("chown", "frr:", file)
         for daemon, *options in (("mgmtd",), ("zebra",), ("bgpd", "-f", file)):
-            environment = {"LD_PRELOAD": str(preload)} if daemon == "bgpd" else {}
             self.start(
                 daemon,
                 Path(f"/run/frr/{daemon}.vty"),
@@ -295,7 +293,6 @@ class Frr(Router):
                 "--log",
                 "stdout",
                 *options,
-                **environment,
             )
 
     def ask(self, *commands: str) -> str:
@@ -310,9 +307,13 @@ class Frr(Router):
         """The BGP state."""
         return self.neighbor(address)["bgpState"]
 
-    def keys(self) -> list[str]:
-        """The lines of /proc/net/tcp_authopt."""
-        return self.run("cat", "/proc/net/tcp_authopt").splitlines()
+    def established(self, address: str) -> int:
+        """How many sessions there have been with a neighbor."""
+        return self.neighbor(address)["connectionsEstablished"]
+
+    def proc(self, name: str) -> list[str]:
+        """The lines of a file in /proc/net."""
+        return self.run("cat", f"/proc/net/{name}").splitlines()
 
 
 class Capture:
