@@ -40,6 +40,8 @@ pub(super) struct Conn {
     flags: Atomic<u64>,
     /// Its program has asked for protection, by `TCP_AUTHOPT` or a key; else only a policy protects.
     asked: Atomic<bool>,
+    /// The policy that protects its connection wants it to heed ICMP errors.
+    accept_icmp: Atomic<bool>,
     /// Its connection is protected: decided by the SYN.
     protected: Atomic<bool>,
     /// Connected in repair, and not told yet between which ISNs: nothing can be signed.
@@ -102,6 +104,7 @@ impl Conn {
             net,
             flags: Atomic::new(pack_flags(flags.unwrap_or_default())),
             asked: Atomic::new(flags.is_some()),
+            accept_icmp: Atomic::new(false),
             protected: Atomic::new(false),
             lacks_isns: Atomic::new(false),
             no_key_since: Atomic::new(0),
@@ -135,7 +138,7 @@ impl Conn {
     pub(super) fn set_flags(&self, flags: SockFlags) {
         self.flags.store(pack_flags(flags), Relaxed);
         self.asked.store(true, Relaxed);
-        self.tell_stack(flags.accept_icmp);
+        self.tell_stack(flags.accept_icmp || self.accept_icmp.load(Relaxed));
         // It was chosen with the old ones.
         self.tx.set(None);
     }
@@ -175,6 +178,7 @@ impl Conn {
         in_repair: bool,
     ) {
         let by_policy = required.is_some_and(|require| require.accept_icmp);
+        self.accept_icmp.store(by_policy, Relaxed);
         self.tell_stack(self.flags().accept_icmp || by_policy);
         self.tx.set(None);
         for slot in &self.rx {

@@ -7,6 +7,8 @@ use core::ptr;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::sync::atomic::ordering::Relaxed;
+use kernel::sync::atomic::Atomic;
 use kernel::sync::rcu::Guard;
 use kernel::types::Opaque;
 
@@ -36,11 +38,22 @@ pub(super) unsafe trait Entry: Send + Sync {
 /// # Invariants
 ///
 /// What is in it is the `node` of a `T` that is freed a grace period after it was taken out.
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(super) struct Index<T> {
     #[pin]
     table: Opaque<bindings::rhltable>,
+    is_destroyed: Atomic<bool>,
     entries: PhantomData<T>,
+}
+
+#[pinned_drop]
+impl<T> PinnedDrop for Index<T> {
+    fn drop(self: Pin<&mut Self>) {
+        if !self.is_destroyed.load(Relaxed) {
+            // SAFETY: It was never used: its namespace could not be made.
+            unsafe { bindings::tao_index_destroy(self.table.get()) };
+        }
+    }
 }
 
 // SAFETY: The table has locks of its own.
@@ -55,6 +68,7 @@ impl<T: Entry> Index<T> {
                 // SAFETY: `table` is to be initialised.
                 to_result(unsafe { bindings::tao_index_init(table) })
             }),
+            is_destroyed: Atomic::new(false),
             entries: PhantomData,
         })
     }
@@ -65,6 +79,7 @@ impl<T: Entry> Index<T> {
     ///
     /// Nobody looks into the index any more, and this is called once.
     pub(super) unsafe fn destroy(&self) {
+        self.is_destroyed.store(true, Relaxed);
         // SAFETY: By the safety requirements of this function.
         unsafe { bindings::tao_index_destroy(self.table.get()) };
     }

@@ -23,21 +23,21 @@ use kernel::sync::Mutex;
 use super::ffi::synchronize_rcu;
 use super::index::Entry;
 use super::mkt::Mkt;
-use super::policy::Hold;
-use super::policy::Policy;
+use super::policies::Policies;
+use super::policies::PolicyRows;
 use super::table::age;
 use super::table::Matching;
 use super::table::Rows;
 use super::table::Table;
 use super::vrfs::Devices;
 use super::vrfs::Vrfs;
+use crate::proto::addr::Addr;
 use crate::proto::criteria::Criteria;
 use crate::proto::criteria::Pair;
 use crate::proto::criteria::Shape;
 use crate::proto::error::Error;
 use crate::proto::mkt::Identity;
 use crate::proto::mkt::KeySpec;
-use crate::proto::policy;
 use crate::proto::policy::PolicySpec;
 use crate::proto::policy::Require;
 use crate::proto::show;
@@ -55,9 +55,7 @@ const MAX_ALIKE: usize = 512;
 /// What writers have.
 struct Writer {
     keys: Rows<Mkt>,
-    policies: Rows<Policy>,
-    /// Policies that require something.
-    required: u32,
+    policies: PolicyRows,
     last_serial: u64,
     vrfs: Vrfs,
 }
@@ -66,9 +64,9 @@ impl Writer {
     /// Whether there is no room for one more entry of this shape.
     fn is_full(&self, shape: Shape, max_entries: u32) -> bool {
         let is_of_keys = |shape: &Shape| self.keys.shapes().any(|it| it == *shape);
-        let of_policies = self.policies.shapes().filter(|it| !is_of_keys(it));
+        let of_policies = self.policies.rows.shapes().filter(|it| !is_of_keys(it));
         let others = Iterator::chain(self.keys.shapes(), of_policies).filter(|it| *it != shape);
-        self.keys.len().saturating_add(self.policies.len()) >= max_entries
+        self.keys.len().saturating_add(self.policies.rows.len()) >= max_entries
             || others.count() >= MAX_SHAPES
     }
 }
@@ -95,10 +93,7 @@ pub(super) struct KeyDb {
     #[pin]
     keys: Table<Mkt>,
     #[pin]
-    policies: Table<Policy>,
-    /// Taken while a policy requires something.
-    #[pin]
-    hold: Hold,
+    policies: Policies,
     #[pin]
     writer: Mutex<Writer>,
 }
@@ -109,12 +104,10 @@ impl KeyDb {
             generation: Atomic::new(0),
             devices: Devices::none(),
             keys <- Table::new(),
-            policies <- Table::new(),
-            hold <- Hold::new(),
+            policies <- Policies::new(),
             writer <- new_mutex!(Writer {
                 keys: Rows::new(),
-                policies: Rows::new(),
-                required: 0,
+                policies: PolicyRows::new(),
                 last_serial: 0,
                 vrfs: Vrfs::none(),
             }),
@@ -154,12 +147,14 @@ impl KeyDb {
         self.keys.matching(guard, pair)
     }
 
-    /// How policies require this connection to be protected, if they do.
+    /// See [`Policies::may_require`].
+    pub(super) fn may_require(&self, addr: &Addr) -> bool {
+        self.policies.may_require(addr)
+    }
+
+    /// See [`Policies::required`].
     pub(super) fn required(&self, pair: &Pair) -> Option<Require> {
-        let guard = rcu::read_lock();
-        let pair = pair.for_policies();
-        let matching = self.policies.matching(&guard, &pair);
-        policy::wanted(matching.map(Policy::spec))
+        self.policies.required(pair)
     }
 
     /// Adds a key, or replaces the one with its identity, at any time: before a connection is
@@ -257,54 +252,24 @@ impl KeyDb {
         let mut writer = self.writer.lock();
         let vrf = writer.vrfs.meant(spec.vrf)?;
         let spec = vrf.map_or(*spec, |vrf| spec.in_vrf(vrf));
-        let added = self.add_policy_in_its_vrf(&mut writer, &spec, max_entries);
-        if added.is_err() {
-            // As in [`Self::add`].
-            writer.vrfs.count_keys(vrf, 0);
-            self.hold_as(&writer);
-        }
-        added
-    }
-
-    fn add_policy_in_its_vrf(
-        &self,
-        writer: &mut Writer,
-        spec: &PolicySpec,
-        max_entries: u32,
-    ) -> Result<Settling, Error> {
-        let guard = rcu::read_lock();
-        let old = self.policies.alike(&guard, &spec.criteria).next();
-        let old = old.map(|old| (age(old), old.spec().requires()));
-        drop(guard);
-        let shape = spec.criteria.shape();
-        if old.is_none() && writer.is_full(shape, max_entries) {
-            return Err(Error::NoSpc);
-        }
-        if spec.requires() {
-            self.hold.take()?;
-        }
+        let is_full = writer.is_full(spec.criteria.shape(), max_entries);
         let serial = writer.last_serial + 1;
-        let policy = Policy::new(spec, serial).ok_or(Error::NoMem)?;
-        let room = self.policies.room(&mut writer.policies, shape)?;
-        let old_age = old.map(|(age, _)| age);
-        self.policies
-            .put(&mut writer.policies, policy, old_age, room)?;
-        if old.is_none() {
-            writer.vrfs.count_keys(spec.criteria.vrf, 1);
-        }
+        let added = self
+            .policies
+            .add(&mut writer.policies, &spec, serial, is_full);
+        // As in [`Self::add`].
+        let more = added.as_ref().is_ok_and(|is_new| *is_new);
+        writer.vrfs.count_keys(vrf, i32::from(more));
+        added?;
         writer.last_serial = serial;
-        let required = old.is_some_and(|(_, required)| required);
-        writer.required += u32::from(spec.requires());
-        writer.required -= u32::from(required);
-        self.hold_as(writer);
         Ok(Settling(spec.requires()))
     }
 
     /// Deletes the policy with these criteria, in the VRF that is given as with a key.
-    pub(super) fn delete_policy(&self, criteria: &Criteria, vrf: Given) -> Result<(), Error> {
+    pub(super) fn delete_policy(&self, criteria: &Criteria, vrf: Given) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
-        let find = |criteria: Criteria| self.policies.alike(&guard, &criteria).next();
+        let find = |criteria: Criteria| self.policies.find(&guard, &criteria);
         let in_vrf = |vrf| {
             find(Criteria {
                 vrf: Some(vrf),
@@ -317,18 +282,10 @@ impl KeyDb {
         let policy = found.ok_or(Error::NoEnt)?;
         let (age, vrf, required) = (age(policy), policy.criteria().vrf, policy.spec().requires());
         drop(guard);
-        self.policies.take(&mut writer.policies, age);
+        self.policies.take(&mut writer.policies, age, required);
         writer.vrfs.count_keys(vrf, -1);
-        writer.required -= u32::from(required);
-        self.hold_as(&writer);
-        Ok(())
-    }
-
-    /// Holds the module while a policy requires something, and not otherwise.
-    fn hold_as(&self, writer: &Writer) {
-        if writer.required == 0 {
-            self.hold.release();
-        }
+        // Where one was exempt, another one may require.
+        Ok(Settling(!required))
     }
 
     /// The first position from `from` on that has a key, in `/proc`.
@@ -340,7 +297,10 @@ impl KeyDb {
     /// The first position from `from` on that has an entry, in `/proc`.
     pub(super) fn entry_from(&self, from: u64) -> Option<u64> {
         let writer = self.writer.lock();
-        let ages = [writer.keys.age_from(from), writer.policies.age_from(from)];
+        let ages = [
+            writer.keys.age_from(from),
+            writer.policies.rows.age_from(from),
+        ];
         ages.into_iter().flatten().min()
     }
 
@@ -348,7 +308,13 @@ impl KeyDb {
     pub(super) fn entry_at(&self, position: u64) -> Option<(show::Entry, Option<Vrf>)> {
         let writer = self.writer.lock();
         let key = writer.keys.get(position).map(|mkt| *mkt.spec());
-        let policy = || writer.policies.get(position).map(|policy| *policy.spec());
+        let policy = || {
+            writer
+                .policies
+                .rows
+                .get(position)
+                .map(|policy| *policy.spec())
+        };
         let (entry, vrf) = match key {
             Some(spec) => (show::Entry::Key(spec), spec.criteria.vrf),
             None => policy().map(|spec| (show::Entry::Policy(spec), spec.criteria.vrf))?,
@@ -381,7 +347,6 @@ impl KeyDb {
         let writer = &mut *self.writer.lock();
         self.keys.clear(&mut writer.keys);
         self.policies.clear(&mut writer.policies);
-        self.hold.release();
     }
 
     fn find<'g>(&'g self, guard: &'g Guard, identity: &Identity) -> Option<&'g Mkt> {

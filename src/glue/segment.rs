@@ -100,7 +100,7 @@ impl<'a> Segment<'a> {
 /// # Safety
 ///
 /// 4 bytes at `ptr` are readable, or 16 if `family` is IPv6.
-unsafe fn addr_at(family: Option<Family>, ptr: *const u8) -> Addr {
+pub(super) unsafe fn addr_at(family: Option<Family>, ptr: *const u8) -> Addr {
     if family == Some(Family::V6) {
         // SAFETY: By the safety requirements of this function; bytes need no alignment.
         Addr::v6(unsafe { *ptr.cast::<[u8; 16]>() })

@@ -170,10 +170,7 @@ fn set_key(call: &Call<'_>) -> Result<(), Error> {
         Request::Add(spec) => add_key(call, &net, &spec, spec.master_key(&key.0))?,
         Request::Delete(identity, vrf) => net.keys.delete(&identity, vrf)?,
         Request::AddPolicy(spec) => add_policy(call, &net, &spec)?,
-        Request::DeletePolicy(criteria, vrf) => {
-            net.keys.delete_policy(&criteria, vrf)?;
-            return Ok(());
-        }
+        Request::DeletePolicy(criteria, vrf) => net.keys.delete_policy(&criteria, vrf)?,
     };
     // Not with the socket locked: that would hold up its segments.
     settling.wait();

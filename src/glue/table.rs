@@ -78,6 +78,11 @@ impl<T: Entry> Rows<T> {
         Some(*cursor.current().0)
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.by_age.values().map(|entry| &**entry)
+    }
+
     /// The entry of this age.
     pub(super) fn get(&self, age: u64) -> Option<&T> {
         self.by_age.get(&age).map(|entry| &**entry)

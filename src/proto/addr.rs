@@ -97,6 +97,11 @@ impl Addr {
         self.bytes == [0; 16]
     }
 
+    /// The address as a number, its first bit the highest; an IPv4 address is in the upper 32.
+    pub fn to_bits(self) -> u128 {
+        u128::from_be_bytes(self.bytes)
+    }
+
     /// The IPv4 address that `::ffff:a.b.c.d` stands for; any other address unchanged.
     ///
     /// On the wire such a connection is IPv4, so that is what its KDF and pseudo-header see.

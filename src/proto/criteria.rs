@@ -105,6 +105,11 @@ impl Pair {
         pair
     }
 
+    /// The peer's address.
+    pub fn remote(&self) -> &Addr {
+        &self.remote
+    }
+
     /// The connection of a segment that is sent.
     pub fn of_sent(ends: &Endpoints, side: Side) -> Self {
         Self {
@@ -127,7 +132,7 @@ impl Pair {
 }
 
 /// A prefix, without its address.
-type Length = (Family, u8);
+pub type Length = (Family, u8);
 
 /// Which fields criteria use, and how long their prefixes are.
 ///
@@ -143,6 +148,11 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// Family and length of the prefix of the peer's address.
+    pub fn remote(&self) -> Option<Length> {
+        self.remote
+    }
+
     /// The criteria of this shape that `pair` matches: none if its family is another; two if the
     /// port decides, of which it has two. An IPv4 connection of an IPv6 socket is in IPv6 prefixes
     /// too, those that are shorter than what all mapped addresses have in common.

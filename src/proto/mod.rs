@@ -31,6 +31,7 @@ pub mod addr;
 pub mod conn;
 pub mod criteria;
 pub mod error;
+pub mod filter;
 pub mod kdf;
 pub mod mac;
 pub mod mkt;

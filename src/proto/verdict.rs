@@ -127,8 +127,14 @@ pub enum Syn {
 /// cookie, whose ISNs are those that the ACK shows, so that a recorded one could be played again as a
 /// whole. Old signed SYNs can be played, too. They make one request for each pair of ports, so there
 /// is a bound: as many again as the backlog, and no fewer than [`SPARE_REQUESTS`].
-pub fn syn(keyed: bool, signed: bool, crowd: Option<Crowd>) -> Syn {
+///
+/// `joins_mptcp`: it asks to be a subflow of a connection that there is. A protected connection is none
+/// of MPTCP, and a request that has found the connection which it is to join cannot be made one of TCP.
+pub fn syn(keyed: bool, signed: bool, joins_mptcp: bool, crowd: Option<Crowd>) -> Syn {
     let bound = |backlog: u32| backlog.saturating_add(backlog.max(SPARE_REQUESTS));
+    if keyed && signed && joins_mptcp {
+        return Syn::Drop;
+    }
     match (keyed, signed, crowd) {
         (false, _, _) | (true, true, None) => Syn::Stack,
         (true, false, _) => Syn::Discard(Discard::Required),

@@ -133,6 +133,25 @@ impl<'a> TcpHeader<'a> {
     }
 }
 
+/// The kind of MPTCP's options (RFC 8684 3), and in the upper half of the third byte its MP_JOIN.
+const MPTCP_KIND: u8 = 30;
+const MP_JOIN: u8 = 1;
+
+/// Whether an MPTCP option asks to join a connection that there is (RFC 8684 3.2).
+pub fn joins_mptcp(header: &TcpHeader<'_>) -> bool {
+    let mut rest = header.options();
+    while let [kind, after_kind @ ..] = rest {
+        rest = match (*kind, after_kind) {
+            (EOL_KIND, _) => break,
+            (NOP_KIND, _) => after_kind,
+            (MPTCP_KIND, [_, subtype, ..]) if subtype >> 4 == MP_JOIN => return true,
+            (_, [len, ..]) => rest.get(usize::from(*len).max(1)..).unwrap_or(&[]),
+            (_, []) => break,
+        };
+    }
+    false
+}
+
 /// A TCP-AO option of the one length that our algorithms make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AoOption {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /* How a connection begins at a listener: SYN, SYN-ACK, and the socket that is made of them. */
+#include <net/ipv6.h>
 #include <net/l3mdev.h>
+#include <net/mptcp.h>
 #include <net/tcp.h>
 #include "accept.h"
 #include "conn.h"
@@ -53,23 +55,30 @@ bool tao_before_conn_request(struct ftrace_regs *fregs)
 	const struct sock *sk = TAO_ARG(fregs, 2, const struct sock *);
 	struct sk_buff *skb = TAO_ARG(fregs, 3, struct sk_buff *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
-	const struct tao_conn *conn = tao_ours(info) ?: tao_stand_in(sk);
+	const struct tao_conn *conn = tao_ours(info);
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct net *net = sock_net(sk);
-	bool is_signed, is_crowded;
+	u32 header_len = th->doff * 4;
 	struct tao_ends ends;
+	bool is_crowded;
 	int l3index;
 
 	if (!conn)
+		conn = rsk_ops->family == AF_INET6 ?
+		       tao_stand_in_for(sk, &ipv6_hdr(skb)->saddr, AF_INET6) :
+		       tao_stand_in_for(sk, &ip_hdr(skb)->saddr, AF_INET);
+	if (!conn)
 		return false;
-	is_signed = tao_rust_find_ao((const u8 *)th, th->doff * 4);
 	is_crowded = !TCP_SKB_CB(skb)->tcp_tw_isn && tao_is_crowded(sk);
 	l3index = l3mdev_master_ifindex_by_index(net, inet_request_bound_dev_if(sk, skb));
 	tao_ends_of_skb(skb, rsk_ops->family, tao_side_at(sk, l3index), &ends);
 	/* The kernel's own TCP-AO has verified what is signed. */
 	if (info && !tao_ours(info))
-		return tao_rust_refuses_native(conn, sk, &ends, is_signed);
-	switch (tao_rust_syn(conn, sk, &ends, is_signed, is_crowded, inet_csk_reqsk_queue_len(sk),
+		return tao_rust_refuses_native(conn, sk, &ends,
+					       tao_rust_carries_ao((const u8 *)th, header_len));
+	switch (tao_rust_syn(conn, sk, &ends, tao_rust_find_ao((const u8 *)th, header_len),
+			     sk_is_mptcp(sk) && tao_rust_joins_mptcp((const u8 *)th, header_len),
+			     is_crowded, inet_csk_reqsk_queue_len(sk),
 			     READ_ONCE(sk->sk_max_ack_backlog))) {
 	case TAO_SYN_STACK:
 		return false;
@@ -188,18 +197,17 @@ bool tao_ours_copy_all(struct ftrace_regs *fregs)
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
+	const struct sock *newsk = TAO_ARG(fregs, 1, const struct sock *);
 	const struct tao_conn *stand_in;
-	const struct sock *newsk;
 	struct tao_ends ends;
 
 	if (!info)
-		return tcp_rsk(req)->used_tcp_ao || tao_stand_in(sk);
+		return tcp_rsk(req)->used_tcp_ao || tao_stand_in_for_sock(newsk);
 	if (tao_ours(info))
 		return true;
-	stand_in = tao_stand_in(sk);
+	stand_in = tao_stand_in_for_sock(newsk);
 	if (!stand_in)
 		return false;
-	newsk = TAO_ARG(fregs, 1, const struct sock *);
 	tao_ends_of_sock(newsk, &ends);
 	return tao_rust_refuses_native(stand_in, newsk, &ends, tcp_rsk(req)->used_tcp_ao);
 }

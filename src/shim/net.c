@@ -14,11 +14,12 @@
  * struct tao_pernet - what the module has in a namespace
  * @net: its keys, Rust's. Sockets hold references of their own.
  * @stand_in: see standin.c
+ * @old_stand_in: the same, once the namespace goes
  * @sysctls: header of its sysctls
  */
 struct tao_pernet {
 	struct tao_net		*net;
-	struct tao_conn		*stand_in;
+	struct tao_conn		*stand_in, *old_stand_in;
 	struct ctl_table_header	*sysctls;
 	struct ctl_table	table[5];
 };
@@ -280,7 +281,10 @@ free:
 /* A grace period passes between this and the exit. */
 static void __net_exit tao_pernet_pre_exit(struct net *net)
 {
-	tao_rust_net_hide(tao_net_get(net));
+	struct tao_pernet *pernet = net_generic(net, tao_net_id);
+
+	tao_rust_net_hide(pernet->net);
+	pernet->old_stand_in = xchg(&pernet->stand_in, NULL);
 }
 
 static void __net_exit tao_pernet_exit(struct net *net)
@@ -289,8 +293,8 @@ static void __net_exit tao_pernet_exit(struct net *net)
 
 	tao_files_remove(net, ARRAY_SIZE(tao_files));
 	unregister_net_sysctl_table(pernet->sysctls);
-	if (pernet->stand_in)
-		tao_rust_conn_free(pernet->stand_in);
+	if (pernet->old_stand_in)
+		tao_rust_conn_free(pernet->old_stand_in);
 	tao_rust_net_free(pernet->net);
 }
 

@@ -100,20 +100,41 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
 
-/* A socket with state, or one whose connection a policy requires to be protected. */
-bool tao_ours_connect(struct ftrace_regs *fregs)
+/* Whether a policy requires the connection that @sk is about to open to be protected. */
+static bool tao_is_required(const struct sock *sk)
 {
-	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
-	const struct tao_conn *stand_in;
+	const struct tao_conn *stand_in = tao_stand_in_for_sock(sk);
 	struct tao_ends ends;
 
-	if (tao_find(sk))
-		return true;
-	stand_in = tao_stand_in(sk);
 	if (!stand_in)
 		return false;
 	tao_ends_of_sock(sk, &ends);
 	return tao_rust_required(stand_in, &ends);
+}
+
+/* A socket with state, or one whose connection has to be protected whatever it asked. */
+bool tao_ours_connect(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return tao_find(sk) || tao_is_required(sk);
+}
+
+/*
+ * TCP_FASTOPEN_CONNECT: connect() would send nothing yet, and leave the socket for others to answer
+ * that nobody has verified. One that never asked, and has to be protected, sends its SYN now; one that
+ * asked is told by its first send() if that was so.
+ */
+bool tao_ours_defer(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+
+	return !tao_find(sk) && tao_is_required(sk);
+}
+
+bool tao_do_not_defer(struct sock *sk, int *err)
+{
+	return false;
 }
 
 /*
@@ -141,10 +162,18 @@ static struct tao_conn *tao_conn_for(struct sock *sk)
  */
 static int tao_prepare_connect(struct sock *sk, struct tao_conn **conn)
 {
-	bool watched = tao_attached(sk);
 	int protect, err = 0;
+	bool watched;
 
+	/* A policy has protected its last connection. */
+	if (*conn && !tao_rust_asked(*conn)) {
+		tao_take_away(sk, *conn);
+		*conn = NULL;
+	}
+	watched = tao_attached(sk);
 	if (!*conn) {
+		if (!tao_is_required(sk))
+			return 0;
 		*conn = tao_conn_for(sk);
 		if (!*conn)
 			return -ENOMEM;

@@ -10,6 +10,8 @@
 int tao_protect(struct sock *sk, struct tao_conn *conn);
 void tao_not_connected(struct tao_conn *conn);
 bool tao_ours_connect(struct ftrace_regs *fregs);
+bool tao_ours_defer(struct ftrace_regs *fregs);
+bool tao_do_not_defer(struct sock *sk, int *err);
 int tao_connect(struct sock *sk);
 bool tao_before_listen(struct ftrace_regs *fregs);
 int tao_refuse_listen(struct sock *sk);

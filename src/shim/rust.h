@@ -24,6 +24,7 @@ int tao_rust_getsockopt(struct tao_sockopt *call);
 struct tao_conn *tao_rust_stand_in(struct tao_net *net);
 struct tao_conn *tao_rust_conn_for(struct sock *sk, bool may_sleep);
 bool tao_rust_asked(const struct tao_conn *conn);
+bool tao_rust_may_require(const struct tao_conn *stand_in, const __u8 *addr, __u16 family);
 bool tao_rust_required(const struct tao_conn *stand_in, const struct tao_ends *ends);
 bool tao_rust_refuses_native(const struct tao_conn *stand_in, const struct sock *sk,
 			     const struct tao_ends *ends, bool is_signed);
@@ -39,8 +40,8 @@ bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_ends *ends);
 enum tao_syn tao_rust_syn(const struct tao_conn *conn, const struct sock *sk,
-			  const struct tao_ends *ends, bool is_signed, bool is_crowded,
-			  __u32 requests, __u32 backlog);
+			  const struct tao_ends *ends, bool is_signed, bool joins_mptcp,
+			  bool is_crowded, __u32 requests, __u32 backlog);
 enum tao_child tao_rust_child(const struct tao_conn *listener, const struct sock *newsk,
 			      bool is_signed, enum tao_origin origin);
 
@@ -52,6 +53,8 @@ enum skb_drop_reason tao_rust_receive(struct tao_conn *conn, const struct sock *
 				      const struct tao_segment *seg, int l3index,
 				      enum tao_context context, const struct tao_numbers *numbers);
 __u32 tao_rust_find_ao(const __u8 *th, __u32 header_len);
+bool tao_rust_carries_ao(const __u8 *th, __u32 header_len);
+bool tao_rust_joins_mptcp(const __u8 *th, __u32 header_len);
 __u32 tao_rust_sne(__u32 sne, __u32 basis, __u32 seq);
 
 #endif /* TAO_RUST_H */

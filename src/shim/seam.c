@@ -6,7 +6,8 @@
  * the kernel's source), collects what Rust needs to know, and does what Rust says. Each step of a
  * connection's life is a file:
  *
- *	open.c		tcp_connect, inet_csk_listen_start; md5_lookup, ao_lookup, and for listeners
+ *	open.c		tcp_connect, tcp_fastopen_defer_connect, inet_csk_listen_start;
+ *			md5_lookup, ao_lookup, and for listeners
  *			without state tcp_v{4,6}_ao_lookup
  *	accept.c	tcp_conn_request, tcp_make_synack, tcp_v{4,6}_ao_synack_hash,
  *			tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
@@ -57,6 +58,8 @@ static struct tao_group tao_seldom, tao_sockopts = { .call = tao_call_sockopt };
 static struct tao_hook tao_hooks[] = {
 	TAO_HOOK(tcp_connect, tao_connect,
 		 .ours = tao_ours_connect, .sleeps = true, .group = &tao_seldom),
+	TAO_HOOK(tcp_fastopen_defer_connect, tao_do_not_defer,
+		 .ours = tao_ours_defer, .group = &tao_seldom),
 	TAO_HOOK(inet_csk_listen_start, tao_refuse_listen,
 		 .before = tao_before_listen, .group = &tao_seldom),
 	TAO_HOOK(tcp_conn_request, tao_drop_syn,

@@ -9,12 +9,31 @@
 #include <net/tcp.h>
 #include "conn.h"
 #include "net.h"
+#include "rust.h"
 #include "standin.h"
 
 /* The state that stands in for listeners of the namespace of @sk; NULL: there was no policy yet. */
 struct tao_conn *tao_stand_in(const struct sock *sk)
 {
 	return tao_net_stand_in(sock_net(sk));
+}
+
+/*
+ * The same, unless no policy can be for a peer with the address @addr: so it is with most of what a
+ * machine talks to, and this is all that they pay.
+ */
+struct tao_conn *tao_stand_in_for(const struct sock *sk, const void *addr, __u16 family)
+{
+	struct tao_conn *stand_in = tao_stand_in(sk);
+
+	return stand_in && tao_rust_may_require(stand_in, addr, family) ? stand_in : NULL;
+}
+
+/* The same for the peer of @sk. */
+struct tao_conn *tao_stand_in_for_sock(const struct sock *sk)
+{
+	return sk->sk_family == AF_INET6 ? tao_stand_in_for(sk, &sk->sk_v6_daddr, AF_INET6) :
+					   tao_stand_in_for(sk, &sk->sk_daddr, AF_INET);
 }
 
 /*

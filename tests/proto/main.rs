@@ -5,6 +5,7 @@
 //! Published vectors, the rules of the ABI one by one, and properties over random input. What a
 //! property compares with is written here from the rule, and differently from the core.
 
+mod filter;
 mod grace;
 mod keys;
 mod matching;

@@ -262,7 +262,7 @@ fn crowd(requests: u32, backlog: u32) -> Option<Crowd> {
 fn a_syn_without_keys_is_the_stacks() {
     for signed in [false, true] {
         for crowd in [NO_CROWD, crowd(0, 128), crowd(u32::MAX, 128)] {
-            assert_eq!(syn(false, signed, crowd), Syn::Stack);
+            assert_eq!(syn(false, signed, false, crowd), Syn::Stack);
         }
     }
 }
@@ -270,18 +270,34 @@ fn a_syn_without_keys_is_the_stacks() {
 #[test]
 fn a_syn_that_must_be_signed_and_is_not() {
     for crowd in [NO_CROWD, crowd(0, 128), crowd(u32::MAX, 128)] {
-        assert_eq!(syn(true, false, crowd), Syn::Discard(Discard::Required));
+        assert_eq!(
+            syn(true, false, false, crowd),
+            Syn::Discard(Discard::Required)
+        );
+    }
+}
+
+#[test]
+fn a_signed_syn_does_not_join_mptcp() {
+    for crowd in [NO_CROWD, crowd(0, 128)] {
+        assert_eq!(syn(true, true, true, crowd), Syn::Drop);
+        assert_eq!(syn(false, true, true, crowd), Syn::Stack);
+        let required = Syn::Discard(Discard::Required);
+        assert_eq!(syn(true, false, true, crowd), required);
     }
 }
 
 #[test]
 fn a_signed_syn_is_admitted_up_to_a_bound() {
-    assert_eq!(syn(true, true, NO_CROWD), Syn::Stack);
+    assert_eq!(syn(true, true, false, NO_CROWD), Syn::Stack);
     for (backlog, most) in [(0, 255), (1, 256), (256, 511), (1000, 1999)] {
-        assert_eq!(syn(true, true, crowd(most, backlog)), Syn::Admit);
-        assert_eq!(syn(true, true, crowd(most + 1, backlog)), Syn::Drop);
+        assert_eq!(syn(true, true, false, crowd(most, backlog)), Syn::Admit);
+        assert_eq!(syn(true, true, false, crowd(most + 1, backlog)), Syn::Drop);
     }
-    assert_eq!(syn(true, true, crowd(u32::MAX - 1, u32::MAX)), Syn::Admit);
+    assert_eq!(
+        syn(true, true, false, crowd(u32::MAX - 1, u32::MAX)),
+        Syn::Admit
+    );
 }
 
 #[test]

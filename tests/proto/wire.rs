@@ -3,6 +3,7 @@
 //! Headers and options: each malformed form, and properties of the parser.
 
 use proptest::prelude::*;
+use tcp_authopt::proto::wire::joins_mptcp;
 use tcp_authopt::proto::wire::parse_auth;
 use tcp_authopt::proto::wire::AoOption;
 use tcp_authopt::proto::wire::Auth;
@@ -40,6 +41,32 @@ fn ao_at(offset: usize) -> Auth {
         ids: ids(3, 4),
         mac: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
     })
+}
+
+/// RFC 8684 3.1 and 3.2: the subtype is the upper half of the third byte.
+#[test]
+fn options_that_join_mptcp() {
+    let joins = |options: &[u8]| joins_mptcp(&TcpHeader::parse(&header(options)).unwrap());
+    let join = [30, 12, 0x10, 7, 1, 2, 3, 4, 5, 6, 7, 8];
+    let capable = [30, 4, 0x01, 0x01];
+    assert!(joins(&join));
+    assert!(joins(&[&AO[..], &join].concat()));
+    assert!(joins(&[&[1, 1, 1, 1], &capable[..], &join].concat()));
+    assert!(!joins(&capable));
+    assert!(!joins(&AO));
+    assert!(!joins(&[]));
+    assert!(
+        !joins(&[&[0, 0, 0, 0], &join[..]].concat()),
+        "behind the end"
+    );
+    for cut in [
+        &[1, 1, 1, 30][..],
+        &[1, 1, 30, 2],
+        &[1, 1, 1, 5],
+        &[5, 0, 1, 1],
+    ] {
+        assert!(!joins(cut), "{cut:?}");
+    }
 }
 
 #[test]

@@ -234,6 +234,28 @@ def test_of_a_local_address(link: Link, ends):
     link.audit(unsigned=True)
 
 
+@pytest.mark.parametrize("role", ["plain", "ours"])
+@pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
+def test_exempt_local_address(link: Link, ends, role):
+    """A listener on all addresses knows only of its segments to which one they come."""
+    (other,) = add_addresses(link, ends, 22)
+    peer = link.a.addresses[ends.wire]
+    set_policy(link.b, ends, address=peer)
+    set_policy(link.b, ends, abi.KEY_EXEMPT, address=peer, local=other)
+    sock = link.b.tcp_socket(ends.server)
+    listener = Peer(link, link.b, ROLES[role], sock, link.a.address(ends.wire, ends.server))
+    listener.role.protect(sock)
+    sock.bind(("", PORT))
+    sock.listen()
+    client = link.client("plain", ends)
+    client.address = other
+    link.connect(client, listener).exchange()
+    link.start(link.client("plain", ends))
+    wait_for("it to be refused", lambda: link.b.counters() == {REQUIRED: 1})
+    assert not listener.asked
+    link.audit(unsigned=True)
+
+
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
 def test_who_asks_and_has_no_key(link: Link, ends):
     """What a policy requires it requires of a socket that asked, too."""

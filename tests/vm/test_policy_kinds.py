@@ -233,6 +233,21 @@ def test_half_done_handshake(link: Link, ends):
     link.audit(unsigned=True)
 
 
+@pytest.mark.xfail(strict=True, reason="nobody is asked when the answer to a SYN of before comes")
+def test_connect_that_is_under_way(link: Link, ends):
+    """The policy comes between the SYN and the SYN-ACK."""
+    link.listen("plain", ends)
+    gate = link.a.gate()
+    gate.shut()
+    client = link.client("plain", ends)
+    link.start(client)
+    require(link.a, link.b, ends)
+    gate.open()
+    link.audit(unsigned=True)
+    wait_for("an end of it", lambda: not client.pending)
+    assert client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+
 # --- connecting ----------------------------------------------------------------------------------
 
 

@@ -12,11 +12,13 @@ use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
 use crate::glue::netns::Refused;
 use crate::glue::rx;
+use crate::glue::segment::addr_at;
 use crate::glue::sock::pair_of;
 use crate::glue::sock::Sock;
 use crate::glue::state::arc_of;
 use crate::glue::state::conn_of;
 use crate::glue::state::netns_of;
+use crate::proto::addr::Family;
 use crate::proto::verdict::child;
 use crate::proto::verdict::connect;
 use crate::proto::verdict::native_does;
@@ -36,6 +38,7 @@ declared!(
     tao_rust_conn_accept,
     tao_rust_conn_free,
     tao_rust_asked,
+    tao_rust_may_require,
     tao_rust_required,
     tao_rust_refuses_native,
     tao_rust_connect,
@@ -79,6 +82,18 @@ unsafe extern "C" fn tao_rust_conn_for(
 unsafe extern "C" fn tao_rust_asked(conn: *const bindings::tao_conn) -> bool {
     // SAFETY: The state lives.
     unsafe { conn_of(conn) }.asked()
+}
+
+/// Whether a policy may require connections with a peer to be protected.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_may_require(
+    stand_in: *const bindings::tao_conn,
+    addr: *const u8,
+    family: u16,
+) -> bool {
+    // SAFETY: The state lives, and the address has the length that the family says.
+    let (conn, addr) = unsafe { (conn_of(stand_in), addr_at(Family::from_af(family), addr)) };
+    conn.net.keys.may_require(&addr)
 }
 
 /// Whether a policy requires a connection to be protected.
@@ -213,7 +228,8 @@ unsafe extern "C" fn tao_rust_keyed(
 }
 
 /// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
-/// closed since, it has to be.
+/// closed since, a key matches. Policies are not asked, as of two that match the less specific one
+/// might be for what is not known here: they are when the SYN has passed, and when there is a child.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_must_sign(
     conn: *const bindings::tao_conn,
@@ -221,7 +237,7 @@ unsafe extern "C" fn tao_rust_must_sign(
 ) -> bool {
     // SAFETY: Both live.
     let (conn, pair) = unsafe { (conn_of(conn), pair_of(&*ends)) };
-    conn.is_protected() || conn.must_protect(&pair).0
+    conn.is_protected() || conn.asked() && conn.net.is_keyed(&pair)
 }
 
 /// Some key that matches the peer may be used to send.
@@ -234,7 +250,8 @@ unsafe extern "C" fn tao_rust_may_send(
     unsafe { conn_of(conn).net.may_send(&pair_of(&*ends)) }
 }
 
-/// What becomes of a SYN that `sk` has received. `is_signed`: it carries AO. `is_crowded`: the stack
+/// What becomes of a SYN that `sk` has received. `is_signed`: it carries AO. `joins_mptcp`: it asks to
+/// join a connection of MPTCP, and `sk` is a listener of that. `is_crowded`: the stack
 /// would drop it, or answer it by a cookie; `requests`: so many does the listener have, and `backlog`
 /// is the most that it is to have.
 #[no_mangle]
@@ -243,6 +260,7 @@ unsafe extern "C" fn tao_rust_syn(
     sk: *const bindings::sock,
     ends: *const bindings::tao_ends,
     is_signed: bool,
+    joins_mptcp: bool,
     is_crowded: bool,
     requests: u32,
     backlog: u32,
@@ -252,7 +270,7 @@ unsafe extern "C" fn tao_rust_syn(
     // SAFETY: The same.
     let (keyed, required) = conn.must_protect(&pair_of(unsafe { &*ends }));
     let crowd = is_crowded.then_some(Crowd { requests, backlog });
-    match syn(keyed, is_signed, crowd) {
+    match syn(keyed, is_signed, joins_mptcp, crowd) {
         Syn::Stack => bindings::tao_syn_TAO_SYN_STACK,
         Syn::Admit => bindings::tao_syn_TAO_SYN_ADMIT,
         Syn::Drop => bindings::tao_syn_TAO_SYN_DROP,

@@ -18,6 +18,7 @@ use crate::glue::tx;
 use crate::glue::tx::Unsent;
 use crate::proto::sne::sne_at;
 use crate::proto::sne::Sne;
+use crate::proto::wire::joins_mptcp;
 use crate::proto::wire::parse_auth;
 use crate::proto::wire::Auth;
 use crate::proto::wire::KeyId;
@@ -28,6 +29,8 @@ declared!(
     tao_rust_reply,
     tao_rust_receive,
     tao_rust_find_ao,
+    tao_rust_carries_ao,
+    tao_rust_joins_mptcp,
     tao_rust_sne,
 );
 
@@ -109,6 +112,23 @@ unsafe extern "C" fn tao_rust_find_ao(th: *const u8, header_len: u32) -> u32 {
         Ok(Auth::Ao(option)) => option.offset as u32,
         _ => 0,
     }
+}
+
+/// Whether a header has an AO option, of whatever length.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_carries_ao(th: *const u8, header_len: u32) -> bool {
+    // SAFETY: So many bytes of header are readable.
+    let header = unsafe { core::slice::from_raw_parts(th, header_len as usize) };
+    let auth = TcpHeader::parse(header).and_then(|tcp| parse_auth(&tcp));
+    matches!(auth, Ok(Auth::Ao(_) | Auth::AoOfOtherLength))
+}
+
+/// Whether a header has an MP_JOIN option.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_joins_mptcp(th: *const u8, header_len: u32) -> bool {
+    // SAFETY: So many bytes of header are readable.
+    let header = unsafe { core::slice::from_raw_parts(th, header_len as usize) };
+    TcpHeader::parse(header).is_ok_and(|tcp| joins_mptcp(&tcp))
 }
 
 /// The SNE of `seq`, given that of `basis`.
