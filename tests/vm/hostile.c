@@ -45,6 +45,8 @@
 
 #define AUTHOPT_FLAGS	0x1000fU
 #define KEY_FLAGS	0x7ffU
+#define POLICY_FLAGS	0xf0000U
+#define MORE_FLAGS	(POLICY_FLAGS | 0xf00000U)	/* of what the series does not have */
 /* Calls in one namespace, so that it has few keys: /proc is read after each call. */
 #define EPOCH		1000
 #define LEAST_PAST	20
@@ -581,7 +583,7 @@ static bool is_past(const struct call *call, bool native, int error)
 {
 	struct tcp_authopt_key key = { 0 };
 	size_t size = call->option == TCP_AUTHOPT ? sizeof(struct tcp_authopt) : sizeof(key);
-	uint32_t known = call->option == TCP_AUTHOPT ? AUTHOPT_FLAGS : KEY_FLAGS;
+	uint32_t known = call->option == TCP_AUTHOPT ? AUTHOPT_FLAGS : KEY_FLAGS | MORE_FLAGS;
 
 	if (!call->set || native || call->option > TCP_AUTHOPT_KEY || call->faults ||
 	    call->bytes > PAGE)
@@ -634,10 +636,26 @@ static void check_flags(const struct call *call, const struct shown *before,
 		     after->authopt.flags, strerror(after->error));
 }
 
+/*
+ * What the series does not have is deleted at once: a row does not say all of its criteria, and a
+ * policy might be for connections of this program.
+ */
+static void delete_at_once(const struct call *call)
+{
+	struct tcp_authopt_key key = { 0 };
+	int fd = new_socket(AF_INET);
+
+	memcpy(&key, call->value, call->bytes < sizeof(key) ? call->bytes : sizeof(key));
+	key.flags |= TCP_AUTHOPT_KEY_DEL;
+	if (setsockopt(fd, IPPROTO_TCP, TCP_AUTHOPT_KEY, &key, sizeof(key)))
+		fail("what was added with flags %x cannot be deleted: %s", key.flags, strerror(errno));
+	close(fd);
+}
+
 static void one_call(struct slot *slot, struct keys *keys)
 {
 	struct shown before = read_state(slot->fd), after;
-	bool native = before.error == ENOPROTOOPT;
+	bool native = before.error == ENOPROTOOPT, is_more;
 	uint32_t flags = 0;
 	struct keys now;
 	struct call call;
@@ -656,21 +674,27 @@ static void one_call(struct slot *slot, struct keys *keys)
 	count.past += is_past(&call, native, error);
 	count.refused += !!error;
 
+	if (!error && call.set)
+		memcpy(&flags, call.value, call.bytes < 4 ? call.bytes : 4);
+	is_more = call.option == TCP_AUTHOPT_KEY && !native && flags & MORE_FLAGS &&
+		  !(flags & TCP_AUTHOPT_KEY_DEL);
+	if (is_more)
+		delete_at_once(&call);
+
 	if (lying("keys") && error && call_number > 100)
 		add_key(slot->family);
 	if (lying("state") && error && call_number > 100 && slot->kind == FRESH)
 		protect(slot->fd);
 	now = read_keys(NULL);
 	after = read_state(slot->fd);
-	if (!error && call.set)
-		memcpy(&flags, call.value, call.bytes < 4 ? call.bytes : 4);
-	if (error || call.option != TCP_AUTHOPT_KEY || native) {
+	if (error || call.option != TCP_AUTHOPT_KEY || native || is_more) {
 		if (now.digest != keys->digest)
 			fail("option %d on a %s socket, answered by %s, has changed the keys",
 			     call.option, kind_names[slot->kind], strerror(error));
 	} else {
 		unsigned int least, most;
 
+		/* A flag of a policy alone makes no policy of what is to be deleted. */
 		least = keys->rows - !!(flags & TCP_AUTHOPT_KEY_DEL);
 		most = flags & TCP_AUTHOPT_KEY_DEL ? least : keys->rows + 1;
 		if (now.rows < least || now.rows > most)
@@ -682,7 +706,7 @@ static void one_call(struct slot *slot, struct keys *keys)
 		before = after;
 	/* It gets ours with a key, as if TCP_AUTHOPT had been set with all zeros. */
 	if (!error && call.set && before.error == ENOENT && call.option == TCP_AUTHOPT_KEY &&
-	    !(flags & TCP_AUTHOPT_KEY_DEL))
+	    !(flags & (TCP_AUTHOPT_KEY_DEL | POLICY_FLAGS)))
 		before = (struct shown) { 0 };
 	if ((error || !call.set || call.option > TCP_AUTHOPT) && !same_state(&before, &after))
 		fail("option %d on a %s socket, answered by %s, has changed its state",
