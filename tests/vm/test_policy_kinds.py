@@ -131,8 +131,17 @@ LISTENERS = [
 ]
 
 
-@pytest.mark.parametrize("when", ["older", "younger"])
-@pytest.mark.parametrize("kind", LISTENERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    ("kind", "when"),
+    [
+        pytest.param(kind, when, id=f"{kind.__name__}-{when}")
+        for kind, when in (
+            *((kind, "older") for kind in LISTENERS),
+            (plain, "younger"),
+            (mptcp, "younger"),
+        )
+    ],
+)
 def test_listeners(link: Link, ends, kind, when):
     """See above."""
     give_key(link, link.b, link.a, ends)
@@ -287,8 +296,13 @@ CONNECTS = [
 ]
 
 
-@pytest.mark.parametrize("user", [0, 65534], ids=["root", "nobody"])
-@pytest.mark.parametrize("how", CONNECTS, ids=lambda how: how.__name__)
+@pytest.mark.parametrize(
+    ("how", "user"),
+    [
+        pytest.param(how, user, id=f"{how.__name__}-{user}")
+        for how, user in (*((how, 0) for how in CONNECTS), (connect, 65534))
+    ],
+)
 def test_connects(link: Link, ends, how, user):
     """Signed from the first SYN on, and not one that is not."""
     link.a.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x1 | 0x4)
