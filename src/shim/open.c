@@ -206,10 +206,14 @@ static int tao_prepare_connect(struct sock *sk, struct tao_conn **conn)
  */
 static int tao_prepare_native(struct sock *sk)
 {
+	const struct tao_conn *stand_in = tao_stand_in(sk);
 	struct tao_ends ends;
 
+	/* The namespace of a socket of the kernel's may be going. */
+	if (!stand_in)
+		return 0;
 	tao_ends_of_sock(sk, &ends);
-	return tao_rust_refuses_native(tao_stand_in(sk), sk, &ends,
+	return tao_rust_refuses_native(stand_in, sk, &ends,
 				       tcp_sk(sk)->af_specific->ao_lookup(sk, sk, -1, -1)) ?
 	       -EKEYREJECTED : 0;
 }
