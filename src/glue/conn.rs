@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of a socket that has `TCP_AUTHOPT` set.
+//! The state of a socket that has `TCP_AUTHOPT` set, or whose connection a policy protects; and the
+//! one that stands in for the sockets of a namespace that have none.
 //!
 //! Transmit runs under the socket lock; receive under RCU only, on any CPU. What both use is
 //! atomic, or replaced as a whole under RCU.

@@ -269,16 +269,11 @@ impl KeyDb {
     pub(super) fn delete_policy(&self, criteria: &Criteria, vrf: Given) -> Result<Settling, Error> {
         let mut writer = self.writer.lock();
         let guard = rcu::read_lock();
-        let find = |criteria: Criteria| self.policies.find(&guard, &criteria);
-        let in_vrf = |vrf| {
-            find(Criteria {
-                vrf: Some(vrf),
-                ..*criteria
-            })
-        };
+        let in_vrf = |vrf| self.policies.find(&guard, &criteria.in_vrf(vrf));
+        let anywhere = || self.policies.find(&guard, criteria);
         let found = writer
             .vrfs
-            .find(vrf, || find(*criteria), in_vrf, |policy| policy.spec().vrf);
+            .find(vrf, anywhere, in_vrf, |policy| policy.spec().vrf);
         let policy = found.ok_or(Error::NoEnt)?;
         let (age, vrf, required) = (age(policy), policy.criteria().vrf, policy.spec().requires());
         drop(guard);

@@ -31,8 +31,7 @@ unsafe impl Send for Mkt {}
 unsafe impl Sync for Mkt {}
 
 impl Mkt {
-    /// A key of `spec.key_len` bytes, as the namespace's `serial`th
-    /// entry. `material`: see
+    /// A key of `spec.key_len` bytes, as the namespace's `serial`th entry. `material`: see
     /// [`Self::material`]. `None` if there is no memory.
     pub(super) fn new(
         spec: &KeySpec,

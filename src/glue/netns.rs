@@ -23,7 +23,7 @@ const DEFAULT_MAX_KEYS: u32 = 131_072;
 /// A network namespace. Its sockets hold references, TIME-WAIT sockets too, and outlive it.
 #[pin_data]
 pub(super) struct Netns {
-    /// Its keys.
+    /// Its keys, policies and VRFs.
     #[pin]
     pub(super) keys: KeyDb,
     /// The sysctl `net.ipv4.tcp_authopt_max_keys`.

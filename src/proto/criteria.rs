@@ -32,6 +32,12 @@ pub struct Criteria {
 }
 
 impl Criteria {
+    /// These in that VRF.
+    pub fn in_vrf(self, vrf: VrfId) -> Self {
+        let vrf = Some(vrf);
+        Self { vrf, ..self }
+    }
+
     /// The fields that these criteria use.
     pub fn shape(&self) -> Shape {
         let length = |prefix: Prefix| (prefix.addr().family(), prefix.prefixlen());

@@ -137,17 +137,17 @@ pub struct Identity {
 
 impl Identity {
     /// This one in that VRF.
-    pub fn in_vrf(mut self, vrf: VrfId) -> Self {
-        self.criteria.vrf = Some(vrf);
-        self
+    pub fn in_vrf(self, vrf: VrfId) -> Self {
+        let criteria = self.criteria.in_vrf(vrf);
+        Self { criteria, ..self }
     }
 }
 
 impl KeySpec {
     /// The key that was asked for, in the VRF that was meant.
-    pub fn in_vrf(mut self, vrf: VrfId) -> Self {
-        self.criteria.vrf = Some(vrf);
-        self
+    pub fn in_vrf(self, vrf: VrfId) -> Self {
+        let criteria = self.criteria.in_vrf(vrf);
+        Self { criteria, ..self }
     }
 
     /// The key's identity.

@@ -46,9 +46,9 @@ pub struct PolicySpec {
 
 impl PolicySpec {
     /// The policy that was asked for, in the VRF that was meant.
-    pub fn in_vrf(mut self, vrf: VrfId) -> Self {
-        self.criteria.vrf = Some(vrf);
-        self
+    pub fn in_vrf(self, vrf: VrfId) -> Self {
+        let criteria = self.criteria.in_vrf(vrf);
+        Self { criteria, ..self }
     }
 
     /// What it is called.

@@ -134,7 +134,7 @@ void tao_call_rcu(struct rcu_head *head, rcu_callback_t func)
 	call_rcu(head, func);
 }
 
-/* ---- index of keys ---- */
+/* ---- index of entries ---- */
 
 static const struct rhashtable_params tao_index_params = {
 	.head_offset = offsetof(struct tao_entry, link),
@@ -160,7 +160,7 @@ int tao_index_add(struct rhltable *index, struct tao_entry *entry)
 
 /*
  * Puts @entry where @old is, which has the same criteria: in one step, so that a reader who goes
- * through the keys with these criteria meets one of the two, wherever that is.
+ * through those with these criteria meets one of the two, wherever that is.
  */
 void tao_index_replace(struct rhltable *index, struct tao_entry *old, struct tao_entry *entry)
 {

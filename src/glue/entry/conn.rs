@@ -251,9 +251,9 @@ unsafe extern "C" fn tao_rust_may_send(
 }
 
 /// What becomes of a SYN that `sk` has received. `is_signed`: it carries AO. `joins_mptcp`: it asks to
-/// join a connection of MPTCP, and `sk` is a listener of that. `is_crowded`: the stack
-/// would drop it, or answer it by a cookie; `requests`: so many does the listener have, and `backlog`
-/// is the most that it is to have.
+/// join a connection of MPTCP, and `sk` is a listener of that. `is_crowded`: the stack would drop it,
+/// or answer it by a cookie; `requests`: so many does the listener have, and `backlog` is the most
+/// that it is to have.
 #[no_mangle]
 unsafe extern "C" fn tao_rust_syn(
     conn: *const bindings::tao_conn,
