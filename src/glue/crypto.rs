@@ -12,6 +12,9 @@ use crate::proto::mac::Algorithm;
 use crate::proto::mac::MacKey;
 use crate::proto::mac::MacState;
 
+type Init = unsafe extern "C" fn(*mut bindings::tao_mac_state, *const bindings::tao_mac_key);
+type Finish = unsafe extern "C" fn(*mut bindings::tao_mac_state, *mut u8);
+
 /// A prepared key: for HMAC the hash states after the padded key, for AES the expanded key.
 pub(super) struct PreparedKey {
     alg: Algorithm,
@@ -51,21 +54,29 @@ impl MacKey for PreparedKey {
     }
 
     #[inline]
-    fn start(&self) -> State<'_> {
+    fn mac<R>(&self, out: &mut [u8; 32], feed: impl FnOnce(&mut State<'_>) -> R) -> R {
+        let (init, finish): (Init, Finish) = match self.alg {
+            Algorithm::HmacSha1_96 => (bindings::tao_mac_init_sha1, bindings::tao_mac_final_sha1),
+            Algorithm::Aes128Cmac96 => (bindings::tao_mac_init_cmac, bindings::tao_mac_final_cmac),
+            Algorithm::HmacSha256_96 => {
+                (bindings::tao_mac_init_sha256, bindings::tao_mac_final_sha256)
+            }
+        };
+        // INVARIANT: Initialised below, before anybody sees it.
         let mut state = State {
             alg: self.alg,
             state: MaybeUninit::uninit(),
             key: PhantomData,
         };
-        let init = match self.alg {
-            Algorithm::HmacSha1_96 => bindings::tao_mac_init_sha1,
-            Algorithm::Aes128Cmac96 => bindings::tao_mac_init_cmac,
-            Algorithm::HmacSha256_96 => bindings::tao_mac_init_sha256,
-        };
         // SAFETY: `self.key` holds a key of `alg`; the function fills in the state, which may
-        // point to the key: the result borrows it.
+        // point to the key, and borrows it.
         unsafe { init(state.state.as_mut_ptr(), &self.key) };
-        state
+        let fed = feed(&mut state);
+        out.fill(0);
+        // SAFETY: By the type invariant; no algorithm writes more than 32 bytes. The function also
+        // wipes the state.
+        unsafe { finish(state.state.as_mut_ptr(), out.as_mut_ptr()) };
+        fed
     }
 
     fn erase(secret: &mut [u8]) {
@@ -89,7 +100,7 @@ impl Drop for PreparedKey {
     }
 }
 
-/// A MAC being computed.
+/// A MAC being computed. It is not moved once it is initialised, for it holds the key's state.
 ///
 /// # Invariants
 ///
@@ -110,18 +121,5 @@ impl MacState for State<'_> {
         };
         // SAFETY: By the type invariant; `data` has the length given.
         unsafe { update(self.state.as_mut_ptr(), data.as_ptr(), data.len()) };
-    }
-
-    #[inline]
-    fn finish(mut self, out: &mut [u8; 32]) {
-        out.fill(0);
-        let finish = match self.alg {
-            Algorithm::HmacSha1_96 => bindings::tao_mac_final_sha1,
-            Algorithm::Aes128Cmac96 => bindings::tao_mac_final_cmac,
-            Algorithm::HmacSha256_96 => bindings::tao_mac_final_sha256,
-        };
-        // SAFETY: By the type invariant; no algorithm writes more than 32 bytes. The function also
-        // wipes the state.
-        unsafe { finish(self.state.as_mut_ptr(), out.as_mut_ptr()) };
     }
 }

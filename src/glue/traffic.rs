@@ -113,12 +113,11 @@ impl TrafficKey {
         segment: &Segment<'_>,
     ) -> Result<[u8; MAC_LEN], NoMac> {
         let head = MacHead::new(sne, ends, header, ao, segment.len, self.covers)?;
-        let mut state = self.key.start();
-        state.update(head.bytes());
-        let complete = segment.feed_payload(&mut state);
-        // In either case: it wipes the state.
         let mut digest = [0; 32];
-        state.finish(&mut digest);
+        let complete = self.key.mac(&mut digest, |state| {
+            state.update(head.bytes());
+            segment.feed_payload(state)
+        });
         if !complete {
             return Err(NoMac::Unreadable);
         }

@@ -35,9 +35,7 @@ pub fn traffic_key<K: MacKey>(
     if alg == Algorithm::Aes128Cmac96 && master.len() != AES_KEY_LEN {
         // RFC 5926 3.1.1.2, R36: any other length is first extracted with a key of zeros.
         prf.set(alg, &[0; AES_KEY_LEN]);
-        let mut state = prf.start();
-        state.update(master);
-        state.finish(&mut buf);
+        prf.mac(&mut buf, |state| state.update(master));
         prf.set(alg, significant(alg, &buf));
     } else {
         prf.set(alg, master);
@@ -46,16 +44,16 @@ pub fn traffic_key<K: MacKey>(
     // RFC 5926 3.1.1, R35, R38: PRF(Master_Key, i || Label || Context || Output_Length), with i = 1 only,
     // for no algorithm needs more than one block of its PRF.
     let output_bits = alg.traffic_key_len() as u16 * 8;
-    let mut state = prf.start();
-    state.update(b"\x01TCP-AO");
-    state.update(ends.src.unmapped().octets());
-    state.update(ends.dst.unmapped().octets());
-    state.update(&ends.src_port.to_be_bytes());
-    state.update(&ends.dst_port.to_be_bytes());
-    state.update(&isns.src.0.to_be_bytes());
-    state.update(&isns.dst.0.to_be_bytes());
-    state.update(&output_bits.to_be_bytes());
-    state.finish(&mut buf);
+    prf.mac(&mut buf, |state| {
+        state.update(b"\x01TCP-AO");
+        state.update(ends.src.unmapped().octets());
+        state.update(ends.dst.unmapped().octets());
+        state.update(&ends.src_port.to_be_bytes());
+        state.update(&ends.dst_port.to_be_bytes());
+        state.update(&isns.src.0.to_be_bytes());
+        state.update(&isns.dst.0.to_be_bytes());
+        state.update(&output_bits.to_be_bytes());
+    });
     out.set(alg, significant(alg, &buf));
 
     K::erase(&mut buf);

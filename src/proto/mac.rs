@@ -58,8 +58,12 @@ pub trait MacKey: Sized {
     /// Prepares `key`: 16 bytes for AES, any number for HMAC.
     fn set(&mut self, alg: Algorithm, key: &[u8]);
 
-    /// Begins a MAC with the key that was last set.
-    fn start(&self) -> Self::State<'_>;
+    /// The MAC, with the key that was last set, over what `feed` adds to the state: untruncated,
+    /// [`Algorithm::traffic_key_len`] bytes, then zeros. Also what `feed` returns.
+    ///
+    /// The state begins as a part of the key. It is made, used and overwritten in one place, as
+    /// the key is.
+    fn mac<R>(&self, out: &mut [u8; 32], feed: impl FnOnce(&mut Self::State<'_>) -> R) -> R;
 
     /// Overwrites the key.
     fn wipe(&mut self);
@@ -72,10 +76,6 @@ pub trait MacKey: Sized {
 pub trait MacState {
     /// Adds bytes.
     fn update(&mut self, data: &[u8]);
-
-    /// Ends it: the untruncated MAC, [`Algorithm::traffic_key_len`] bytes, then zeros. What the
-    /// state holds of the key is overwritten.
-    fn finish(self, out: &mut [u8; 32]);
 }
 
 /// Compares two MACs in a time that does not tell where they differ.

@@ -48,13 +48,12 @@ pub struct TestKey {
 }
 
 /// A MAC under way, its input collected.
-pub struct TestState<'k> {
-    key: &'k TestKey,
+pub struct TestState {
     input: Vec<u8>,
 }
 
 impl MacKey for TestKey {
-    type State<'k> = TestState<'k>;
+    type State<'k> = TestState;
 
     fn empty() -> Self {
         Self { set: None }
@@ -66,11 +65,18 @@ impl MacKey for TestKey {
         SECRETS.set(SECRETS.get() + 1);
     }
 
-    fn start(&self) -> TestState<'_> {
-        TestState {
-            key: self,
-            input: Vec::new(),
-        }
+    fn mac<R>(&self, out: &mut [u8; 32], feed: impl FnOnce(&mut TestState) -> R) -> R {
+        let mut state = TestState { input: Vec::new() };
+        let fed = feed(&mut state);
+        let (alg, key) = self.set.as_ref().expect("the key is set");
+        let mac = match alg {
+            Algorithm::HmacSha1_96 => mac_of::<Hmac<sha1::Sha1>>(key, &state.input),
+            Algorithm::Aes128Cmac96 => mac_of::<Cmac<aes::Aes128>>(key, &state.input),
+            Algorithm::HmacSha256_96 => mac_of::<Hmac<sha2::Sha256>>(key, &state.input),
+        };
+        *out = [0; 32];
+        out[..mac.len()].copy_from_slice(&mac);
+        fed
     }
 
     fn wipe(&mut self) {
@@ -85,20 +91,9 @@ impl MacKey for TestKey {
     }
 }
 
-impl MacState for TestState<'_> {
+impl MacState for TestState {
     fn update(&mut self, data: &[u8]) {
         self.input.extend(data);
-    }
-
-    fn finish(self, out: &mut [u8; 32]) {
-        let (alg, key) = self.key.set.as_ref().expect("the key is set");
-        let mac = match alg {
-            Algorithm::HmacSha1_96 => mac_of::<Hmac<sha1::Sha1>>(key, &self.input),
-            Algorithm::Aes128Cmac96 => mac_of::<Cmac<aes::Aes128>>(key, &self.input),
-            Algorithm::HmacSha256_96 => mac_of::<Hmac<sha2::Sha256>>(key, &self.input),
-        };
-        *out = [0; 32];
-        out[..mac.len()].copy_from_slice(&mac);
     }
 }
 
@@ -111,10 +106,10 @@ fn mac_of<M: Mac + hmac::digest::KeyInit>(key: &[u8], input: &[u8]) -> Vec<u8> {
 /// The MAC that goes on the wire.
 pub fn tag(key: &TestKey, head: &[u8], data: &[u8]) -> [u8; MAC_LEN] {
     let mut mac = [0; 32];
-    let mut state = key.start();
-    state.update(head);
-    state.update(data);
-    state.finish(&mut mac);
+    key.mac(&mut mac, |state| {
+        state.update(head);
+        state.update(data);
+    });
     mac[..MAC_LEN].try_into().unwrap()
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The guest's part of tests/secrets/check: a protected connection with itself for each algorithm,
- * and then its end, with a pause at either point in which the host looks into the memory.
+ * and then its end, with a pause at either point in which the host looks into the memory. What signing
+ * left on a stack would soon be overwritten by what the same process does next: so there are writers,
+ * which do nothing after their one segment.
  *
  * The secrets are known to nobody here. They are made where setsockopt() takes them from and
  * overwritten right after, so that what the host finds is the kernel's.
@@ -12,12 +14,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <linux/tcp_authopt.h>
@@ -81,6 +85,23 @@ static int protected_socket(unsigned int number)
 	return fd;
 }
 
+/* Processes that have sent one segment from either end. */
+static void send_and_wait(const int ends[2], pid_t writers[2])
+{
+	char byte;
+
+	for (int i = 0; i < 2; i++) {
+		writers[i] = fork();
+		check(writers[i] < 0, "fork");
+		if (!writers[i]) {
+			check(write(ends[i], "", 1) != 1, "write");
+			for (;;)
+				pause();
+		}
+		check(read(ends[1 - i], &byte, 1) != 1, "read");
+	}
+}
+
 /* Prints what the traffic keys are made of, and gives the two ends. */
 static void talk(unsigned int number, int ends[2])
 {
@@ -126,16 +147,21 @@ static void pause_for(const char *what)
 int main(void)
 {
 	enum { COUNT = sizeof(algorithms) / sizeof(*algorithms) };
+	pid_t writers[COUNT][2];
 	int ends[COUNT][2], control = socket(AF_INET, SOCK_STREAM, 0);
 
 	for (unsigned int i = 0; i < COUNT; i++) {
 		change_key(control, i, 0);
 		talk(i, ends[i]);
+		send_and_wait(ends[i], writers[i]);
 	}
 	pause_for("in-use");
 	for (unsigned int i = 0; i < COUNT; i++) {
-		close(ends[i][0]);
-		close(ends[i][1]);
+		for (unsigned int end = 0; end < 2; end++) {
+			check(kill(writers[i][end], SIGKILL), "kill");
+			check(waitpid(writers[i][end], NULL, 0) < 0, "waitpid");
+			close(ends[i][end]);
+		}
 		change_key(control, i, TCP_AUTHOPT_KEY_DEL);
 	}
 	close(control);
