@@ -6,7 +6,8 @@
  * A callback looks at the arguments and either lets the call pass or makes it arrive at our
  * function of the same prototype. The original is never called through a pointer: the ENDBR of
  * most of these functions is sealed at boot (IBT). Where a replacement needs the original, it calls
- * it by its exported name or table, and the callback lets calls from this module pass.
+ * it by its exported name or table, and the callback lets calls from this module pass. What takes the
+ * place may be another function of the kernel's: ftrace goes there by a return, which IBT lets pass.
  *
  * A function that segments meet has an ftrace_ops of its own. Others share one, since ftrace takes
  * more than a tenth of a second to unregister each.
@@ -80,60 +81,73 @@ void notrace tao_call_unused_too(unsigned long ip, unsigned long parent_ip, stru
 /* ---- finding ---- */
 
 /* Says why the module is not loaded: one line, whatever is undone after it. */
-static int tao_refuse(const struct tao_hook *hook, const char *why, int err)
+static int tao_refuse(const char *name, const char *why, int err)
 {
-	pr_err("tcp_authopt: cannot hook %s: %s (%pe)\n", hook->name, why, ERR_PTR(err));
+	pr_err("tcp_authopt: cannot hook %s: %s (%pe)\n", name, why, ERR_PTR(err));
 	return err;
 }
 
+/* Probes that have found functions: one each for the most that is looked for. */
+struct tao_search {
+	struct kprobe	*probes;
+	struct kprobe	**found;
+	size_t		count;
+};
+
 /*
- * Finds a function: kallsyms is not exported to modules, but a kprobe that is never armed tells
- * where its symbol is.
+ * Finds a function of the kernel: kallsyms is not exported to modules, but a kprobe that is never
+ * armed tells where its symbol is.
  */
-static int tao_locate(struct tao_hook *hook, struct kprobe *probe)
+static int tao_locate(struct tao_search *search, const char *name, unsigned long *at)
 {
+	struct kprobe *probe = &search->probes[search->count];
 	int err;
 
-	probe->symbol_name = hook->name;
+	probe->symbol_name = name;
 	probe->flags = KPROBE_FLAG_DISABLED;
 	err = register_kprobe(probe);
 	if (err == -ENOENT)
-		return tao_refuse(hook, "not in this kernel", err);
+		return tao_refuse(name, "not in this kernel", err);
 	if (err)
-		return tao_refuse(hook, "the kprobe that is to find it is refused", err);
-	hook->ip = (unsigned long)probe->addr;
+		return tao_refuse(name, "the kprobe that is to find it is refused", err);
+	search->found[search->count++] = probe;
+	*at = (unsigned long)probe->addr;
+	/* What the kernel itself lacks is looked for in modules. */
+	if (*at >= MODULES_VADDR)
+		return tao_refuse(name, "not in this kernel, but in a module", -ENOENT);
 	return 0;
 }
 
-/* Finds them all. Their probes go at once, since that waits for a grace period. */
+/* Finds what is hooked, and what takes its place. The probes go at once: that takes a grace period. */
 static int tao_locate_all(void)
 {
-	struct kprobe *probes = kcalloc(tao_table_size, sizeof(*probes), GFP_KERNEL);
-	struct kprobe **found = kcalloc(tao_table_size, sizeof(*found), GFP_KERNEL);
+	struct tao_search search = {
+		.probes = kcalloc(2 * tao_table_size, sizeof(*search.probes), GFP_KERNEL),
+		.found = kcalloc(2 * tao_table_size, sizeof(*search.found), GFP_KERNEL),
+	};
 	struct tao_hook *hook;
-	size_t count = 0;
+	unsigned long instead;
 	int err = 0;
 
-	if (!probes || !found) {
+	if (!search.probes || !search.found) {
 		err = -ENOMEM;
 		goto free;
 	}
 	tao_for_each_hook(hook) {
-		err = tao_locate(hook, &probes[count]);
+		err = tao_locate(&search, hook->name, &hook->ip);
 		if (err)
 			break;
-		found[count] = &probes[count];
-		count++;
-		/* What the kernel itself lacks is looked for in modules. */
-		if (hook->ip >= MODULES_VADDR) {
-			err = tao_refuse(hook, "not in this kernel, but in a module", -ENOENT);
+		if (!hook->instead)
+			continue;
+		err = tao_locate(&search, hook->instead, &instead);
+		if (err)
 			break;
-		}
+		hook->replacement = (void *)instead;
 	}
-	unregister_kprobes(found, count);
+	unregister_kprobes(search.found, search.count);
 free:
-	kfree(found);
-	kfree(probes);
+	kfree(search.found);
+	kfree(search.probes);
 	return err;
 }
 
@@ -200,15 +214,15 @@ static int tao_attach_hook(struct tao_hook *hook)
 	};
 	err = ftrace_set_filter_ip(&hook->ops, hook->ip, 0, 0);
 	if (err == -EINVAL)
-		return tao_refuse(hook, "ftrace does not know it", err);
+		return tao_refuse(hook->name, "ftrace does not know it", err);
 	if (!err)
 		err = tao_register(&hook->ops);
 	if (!err)
 		hook->on = &hook->ops;
 	else if (err == -EBUSY && tao_ftrace_is_off(hook))
-		tao_refuse(hook, "ftrace is off (kernel.ftrace_enabled)", err);
+		tao_refuse(hook->name, "ftrace is off (kernel.ftrace_enabled)", err);
 	else
-		tao_refuse(hook, err == -EBUSY ? "a live patch or the like holds it" :
+		tao_refuse(hook->name, err == -EBUSY ? "a live patch or the like holds it" :
 			   err == -ENODEV ? "ftrace has shut itself down" : "ftrace refuses",
 			   err);
 	return err;
@@ -293,7 +307,7 @@ static int tao_prove(const struct tao_hook *hook)
 {
 	for (int tries = 100; !tao_is_armed(hook); msleep(1)) {
 		if (!--tries)
-			return tao_refuse(hook, "its calls do not come here", -ENXIO);
+			return tao_refuse(hook->name, "its calls do not come here", -ENXIO);
 	}
 	return 0;
 }

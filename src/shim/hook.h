@@ -31,6 +31,7 @@ struct tao_group {
  * struct tao_hook - a function of the kernel that is replaced for some of its callers
  * @name: of the function
  * @replacement: a function with the same prototype
+ * @instead: name of a function of the kernel that is the replacement
  * @ours: whether this call, of which the arguments are in @fregs, goes to @replacement. It looks at
  *	them and changes nothing.
  * @before: the same, of a callback that may change something before the function runs. Its rules,
@@ -53,6 +54,7 @@ struct tao_group {
 struct tao_hook {
 	const char		*name;
 	void			*replacement;
+	const char		*instead;
 	union {
 		bool		(*ours)(struct ftrace_regs *fregs);
 		bool		(*before)(struct ftrace_regs *fregs);
@@ -70,6 +72,13 @@ struct tao_hook {
 #define TAO_HOOK(function, instead, ...) {						\
 	.name = #function,								\
 	.replacement = (instead) + BUILD_BUG_ON_ZERO(!__same_type(function, *(instead))),\
+	__VA_ARGS__									\
+}
+
+/* The same where another function of the kernel, which need not be exported, takes the place. */
+#define TAO_HOOK_TO(function, other, ...) {						\
+	.name = #function,								\
+	.instead = #other,								\
 	__VA_ARGS__									\
 }
 

@@ -240,6 +240,53 @@ int tao_connect(struct sock *sk)
 }
 
 /*
+ * Whether the stack must not go on with the answer to the SYN of @sk, or with a SYN that crossed it:
+ * nothing was required when that SYN left, so that it was not signed, and now it is.
+ */
+static bool tao_refuses_answer(const struct sock *sk)
+{
+	struct tcp_ao_info *info = tao_ao_info(sk);
+	const struct tao_conn *stand_in;
+	struct tao_ends ends;
+
+	if (tao_ours(info))
+		return false;
+	stand_in = tao_stand_in_for_sock(sk);
+	if (!stand_in)
+		return false;
+	tao_ends_of_sock(sk, &ends);
+	return info ? tao_rust_refuses_native(stand_in, sk, &ends, true) :
+		      tao_rust_refuses_answer(stand_in, sk, &ends);
+}
+
+/*
+ * The answer is taken for a reset: tcp_reset() has the prototype of tcp_finish_connect(). The stack
+ * goes on with a closed socket then, for which it sends no ACK; but it would keep the data of an
+ * answer to a SYN with data. In repair there is no answer, and tao_connect() has just decided.
+ */
+bool tao_before_finish_connect(struct ftrace_regs *fregs)
+{
+	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
+
+	if (!TAO_ARG(fregs, 1, const struct sk_buff *) || !tao_refuses_answer(sk))
+		return false;
+	tcp_sk(sk)->syn_fastopen = 0;
+	tcp_sk(sk)->syn_data = 0;
+	return true;
+}
+
+/* SYNs have crossed: tcp_done() takes the place of the SYN-ACK. The program is told the same. */
+bool tao_before_send_synack(struct ftrace_regs *fregs)
+{
+	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
+
+	if (!tao_refuses_answer(sk))
+		return false;
+	WRITE_ONCE(sk->sk_err, ECONNREFUSED);
+	return true;
+}
+
+/*
  * A socket whose last connection was not protected listens: from now on unsigned segments of peers
  * with keys must be dropped, so that its state is attached again, before the first SYN.
  */

@@ -13,6 +13,8 @@ bool tao_ours_connect(struct ftrace_regs *fregs);
 bool tao_ours_defer(struct ftrace_regs *fregs);
 bool tao_do_not_defer(struct sock *sk, int *err);
 int tao_connect(struct sock *sk);
+bool tao_before_finish_connect(struct ftrace_regs *fregs);
+bool tao_before_send_synack(struct ftrace_regs *fregs);
 bool tao_before_listen(struct ftrace_regs *fregs);
 int tao_refuse_listen(struct sock *sk);
 struct tcp_md5sig_key *tao_md5_lookup(const struct sock *sk, const struct sock *addr_sk);

@@ -26,6 +26,8 @@ struct tao_conn *tao_rust_conn_for(struct sock *sk, bool may_sleep);
 bool tao_rust_asked(const struct tao_conn *conn);
 bool tao_rust_may_require(const struct tao_conn *stand_in, const __u8 *addr, __u16 family);
 bool tao_rust_required(const struct tao_conn *stand_in, const struct tao_ends *ends);
+bool tao_rust_refuses_answer(const struct tao_conn *stand_in, const struct sock *sk,
+			     const struct tao_ends *ends);
 bool tao_rust_refuses_native(const struct tao_conn *stand_in, const struct sock *sk,
 			     const struct tao_ends *ends, bool is_signed);
 struct tao_conn *tao_rust_conn_again(const struct tao_conn *old, struct sock *sk);

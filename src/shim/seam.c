@@ -6,9 +6,9 @@
  * the kernel's source), collects what Rust needs to know, and does what Rust says. Each step of a
  * connection's life is a file:
  *
- *	open.c		tcp_connect, tcp_fastopen_defer_connect, inet_csk_listen_start;
- *			md5_lookup, ao_lookup, and for listeners
- *			without state tcp_v{4,6}_ao_lookup
+ *	open.c		tcp_connect, tcp_fastopen_defer_connect, tcp_finish_connect,
+ *			tcp_send_synack, inet_csk_listen_start; md5_lookup, ao_lookup, and for
+ *			listeners without state tcp_v{4,6}_ao_lookup
  *	accept.c	tcp_conn_request, tcp_make_synack, tcp_v{4,6}_ao_synack_hash,
  *			tcp_v{4,6}_ao_lookup_rsk, tcp_ao_copy_all_matching
  *	transmit.c	calc_ao_hash, ao_calc_key_sk
@@ -55,11 +55,20 @@ const struct tcp_sock_af_ops tao_af_ops = {
  */
 static struct tao_group tao_seldom, tao_sockopts = { .call = tao_call_sockopt };
 
+static_assert(__same_type(tcp_finish_connect, tcp_reset));
+/* Whoever calls the former does not look at what it returns. */
+static_assert(__same_type(tcp_send_synack, int (struct sock *)));
+static_assert(__same_type(tcp_done, void (struct sock *)));
+
 static struct tao_hook tao_hooks[] = {
 	TAO_HOOK(tcp_connect, tao_connect,
 		 .ours = tao_ours_connect, .sleeps = true, .group = &tao_seldom),
 	TAO_HOOK(tcp_fastopen_defer_connect, tao_do_not_defer,
 		 .ours = tao_ours_defer, .group = &tao_seldom),
+	TAO_HOOK_TO(tcp_finish_connect, tcp_reset,
+		    .before = tao_before_finish_connect, .group = &tao_seldom),
+	TAO_HOOK_TO(tcp_send_synack, tcp_done,
+		    .before = tao_before_send_synack, .group = &tao_seldom),
 	TAO_HOOK(inet_csk_listen_start, tao_refuse_listen,
 		 .before = tao_before_listen, .group = &tao_seldom),
 	TAO_HOOK(tcp_conn_request, tao_drop_syn,

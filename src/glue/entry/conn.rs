@@ -40,6 +40,7 @@ declared!(
     tao_rust_asked,
     tao_rust_may_require,
     tao_rust_required,
+    tao_rust_refuses_answer,
     tao_rust_refuses_native,
     tao_rust_connect,
     tao_rust_not_connected,
@@ -105,6 +106,24 @@ unsafe extern "C" fn tao_rust_required(
     // SAFETY: Both live.
     let required = unsafe { conn_of(stand_in).net.keys.required(&pair_of(&*ends)) };
     required.is_some()
+}
+
+/// Whether a policy refuses the connection of `sk`, whose SYN was not signed.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_refuses_answer(
+    stand_in: *const bindings::tao_conn,
+    sk: *const bindings::sock,
+    ends: *const bindings::tao_ends,
+) -> bool {
+    // SAFETY: All live.
+    let (net, sk) = unsafe { (&conn_of(stand_in).net, Sock::from_raw(sk)) };
+    // SAFETY: The same.
+    let refused = net.keys.required(&pair_of(unsafe { &*ends })).is_some();
+    if refused {
+        rx::count(sk, Discard::Required);
+        net.count_refused(Refused::Active);
+    }
+    refused
 }
 
 /// Whether a policy refuses a connection of `sk`, which has state of the kernel's own TCP-AO.
