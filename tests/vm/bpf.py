@@ -1,4 +1,4 @@
-"""BPF programs, through bpf() alone: some that count, some that refuse, one that loses segments."""
+"""BPF programs, through bpf() alone: they count, refuse, lose segments, or make SYN cookies."""
 
 import ctypes
 import errno
@@ -8,7 +8,7 @@ import struct
 from functools import cache
 from pathlib import Path
 
-from tcp_authopt_verify.wire import ACK, SYN
+from tcp_authopt_verify.wire import ACK, RST, SYN
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -275,3 +275,140 @@ class Gate(_Program):
     def lose_one_in(self, count: int) -> None:
         """Loses the next one, and then as regularly as that."""
         self._element(MAP_UPDATE_ELEM, count)
+
+
+COOKIE = 0x0B00C165
+_HEADERS = -78
+"""Where on the stack a frame's headers are, of which TCP's has to be aligned."""
+
+
+def _copied(function: int, offset: int, size: int, place: int) -> tuple[tuple, ...]:
+    """Instructions that copy from the frame to the stack, or back."""
+    return (
+        (0xBF, 0x61),  # r1 = r6
+        (0xB7, 2, 0, offset),
+        (0xBF, 0xA3),  # r3 = r10
+        (0x07, 3, 0, place),  # r3 += place
+        (0xB7, 4, 0, size),
+        (0xB7, 5),
+        (0x85, 0, 0, function),
+    )
+
+
+class Cookies(_Program):
+    """Answers SYNs for a port of this host with SYN cookies, before the stack sees them.
+
+    An ACK that shows the cookie, of no connection that there is, opens one at the listener: by what
+    the kernel has for that, bpf_sk_assign_tcp_reqsk(). A real one would be a secret.
+    """
+
+    def __init__(self, interface: str, wire: str, port: int) -> None:
+        super().__init__()
+        network = 14
+        kind, source, size = {"v4": (0x0800, 12, 4), "v6": (0x86DD, 8, 16)}[wire]
+        protocol = network + {"v4": 9, "v6": 6}[wire]
+        tcp = network + source + 2 * size
+        source += network
+        index = socket.if_nametoindex(interface)
+        cookie, next_one = (socket.htonl(COOKIE + more) for more in (0, 1))
+
+        def stored(offset: int, length: int, place: int) -> tuple[tuple, ...]:
+            return _copied(9, offset, length, place)  # bpf_skb_store_bytes()
+
+        def summed(old: tuple, new: tuple, length: int) -> tuple[tuple, ...]:
+            """The checksum once this has become that."""
+            call = (0x85, 0, 0, 11)  # bpf_l4_csum_replace()
+            return ((0xBF, 0x61), (0xB7, 2, 0, tcp + 16), old, new, (0xB7, 5, 0, length), call)
+
+        code = _assemble(
+            (0xBF, 0x16),  # r6 = r1, the frame
+            (0x28, 0, 0, 12),  # r0 = its type
+            (0x55, 0, "pass", kind),
+            (0x30, 0, 0, protocol),
+            (0x55, 0, "pass", 6),  # if that is not TCP
+            (0x28, 0, 0, tcp + 2),
+            (0x55, 0, "pass", port),
+            *_copied(26, 0, tcp + 20, _HEADERS),  # bpf_skb_load_bytes()
+            (0x71, 0xA7, _HEADERS + tcp + 13),  # r7 = flags
+            (0x15, 7, "answer", SYN),
+            (0x57, 7, 0, SYN | ACK | RST),  # r7 &=
+            (0x55, 7, "pass", ACK),
+            (0x61, 0xA1, _HEADERS + tcp + 8),  # r1 = what is acknowledged
+            (0x56, 1, "pass", next_one),  # if (u32)r1 !=
+            # Addresses and ports are where the kernel wants them, one behind the other.
+            (0xBF, 0x61),
+            (0xBF, 0xA2),
+            (0x07, 2, 0, _HEADERS + source),
+            (0xB7, 3, 0, 2 * size + 4),
+            (0xB7, 4, 0, -1),  # in this namespace
+            (0xB7, 5),
+            (0x85, 0, 0, 99),  # bpf_skc_lookup_tcp()
+            (0x15, 0, "pass", 0),
+            (0xBF, 0x08),  # r8 = r0
+            (0xB7, 9, 0, TCX_NEXT),
+            (0x61, 0x81, 72),  # r1 = its state
+            (0x55, 1, "release", 10),  # if it does not listen
+            (0xBF, 0x81),
+            (0x85, 0, 0, 137),  # bpf_skc_to_tcp_sock()
+            (0x15, 0, "release", 0),
+            # A struct bpf_tcp_req_attrs: the least MSS of IPv6, and no options.
+            (0x7A, 10, -120),
+            (0x7A, 10, -112),
+            (0x62, 10, -104),
+            (0x6A, 10, -120 + 8, 1220),
+            (0xBF, 0x61),
+            (0xBF, 0x02),
+            (0xBF, 0xA3),
+            (0x07, 3, 0, -120),
+            (0xB7, 4, 0, 20),
+            (0x85, 0x20, 0, function_ids()["bpf_sk_assign_tcp_reqsk"]),
+            (0x56, 0, "release", 0),
+            *self._element_address(1),
+            (0xB7, 2, 0, 1),
+            (0xDB, 0x21),  # lock *(u64 *)r1 += r2
+            "release",
+            (0xBF, 0x81),
+            (0x85, 0, 0, 86),  # bpf_sk_release()
+            (0xBF, 0x90),
+            (0x95,),
+            "answer",
+            # The SYN becomes its answer, with the options of the SYN.
+            *stored(0, 6, _HEADERS + 6),
+            *stored(6, 6, _HEADERS),
+            *stored(source, size, _HEADERS + source + size),
+            *stored(source + size, size, _HEADERS + source),
+            *stored(tcp, 2, _HEADERS + tcp + 2),
+            *stored(tcp + 2, 2, _HEADERS + tcp),
+            (0x62, 10, -96, cookie),
+            (0x61, 0xA7, _HEADERS + tcp + 4),  # r7 = the SYN's number
+            (0xBF, 0x78),
+            (0xDC, 8, 0, 32),  # r8 = from the network's order
+            (0x04, 8, 0, 1),  # (u32)r8 += 1
+            (0xDC, 8, 0, 32),
+            (0x63, 0x8A, -92),
+            (0x69, 0xA9, _HEADERS + tcp + 12),  # r9 = offset and flags
+            (0x47, 9, 0, ACK << 8),  # r9 |=
+            (0x6B, 0x9A, -88),
+            *summed((0xBF, 0x73), (0xB4, 4, 0, cookie), 4),
+            *summed((0xB7, 3), (0xBF, 0x84), 4),
+            *summed((0x69, 0xA3, _HEADERS + tcp + 12), (0xBF, 0x94), 2),
+            *stored(tcp + 4, 10, -96),
+            (0xB7, 1, 0, index),
+            (0xB7, 2),
+            (0x85, 0, 0, 23),  # bpf_redirect()
+            (0x95,),
+            "pass",
+            (0xB7, 0, 0, TCX_NEXT),
+            (0x95,),
+        )
+        try:
+            program = self._load(PROG_TYPE_SCHED_CLS, TCX_INGRESS, code)
+            self._keep(_bpf(LINK_CREATE, struct.pack("<IIII", program, index, TCX_INGRESS, 0)))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def assigned(self) -> int:
+        """How many ACKs were handed to the listener as ones with a right cookie."""
+        return self._element(MAP_LOOKUP_ELEM)
