@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +15,15 @@ import abi
 from clock import wait_for
 from craft import SYN
 from forge import Forger
-from link import FIRST, PORT, V4, V6, Host, Link, Vrf
+from link import FIRST, PORT, REQUIRED, V4, V6, Host, Link, Vrf
+from test_policy import give_key, require, set_policy
 from test_reuse import disconnect
 from test_socket_options import refused
 from test_unload import BUSY, TIME_WAIT, states
 
 pytestmark = pytest.mark.ours
 
+SYN_RECV = "03"
 DRAIN = Path("/proc/sys/net/ipv4/tcp_authopt_drain")
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 UNUSABLE = errno.ENODEV, errno.ENETUNREACH, errno.EHOSTUNREACH
@@ -261,6 +264,50 @@ def test_port_of_a_vrf_is_given_back(module, ends):
         link.verify(unsigned=True)
     finally:
         link.close()
+
+
+def requests(host: Host) -> list[str]:
+    """Those that wait for an ACK."""
+    lines = [line for name in ("tcp", "tcp6") for line in host.namespace.read(name).splitlines()]
+    return [line for line in lines if line.split()[3] == SYN_RECV]
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_what_is_required_stays_shut(link, module, ends):
+    """Of sockets that never asked: while it lasts, after it, and until the module is gone."""
+    listener = link.listen("plain", ends)
+    for host, other in ((link.a, link.b), (link.b, link.a)):
+        give_key(link, host, other, ends)
+        require(host, other, ends)
+    connection = link.connect(link.client("plain", ends), listener)
+    connection.exchange()
+    assert BUSY.search(module.unload())
+    drain()
+    assert module.users == 0
+    with pytest.raises((ConnectionAbortedError, ConnectionResetError)):
+        connection.client.sock.recv(1)
+    with refused(errno.ENODEV):
+        link.client("plain", ends).sock.connect((connection.client.address, PORT))
+    assert link.verify().signed
+    # From now on A has no part in it: it speaks with keys of the kernel's, or unsigned.
+    set_policy(link.a, ends, abi.KEY_REQUIRE | abi.KEY_DEL, address=link.b.addresses[ends.wire])
+    signed = link.client("native", ends, FIRST)
+    link.start(signed)
+    wait_for("its SYN-ACK, whose ACK is of no use", lambda: not signed.pending)
+    stranger = link.client("plain", ends)
+    link.start(stranger)
+    wait_for("it to be refused", lambda: link.b.counters().get(REQUIRED))
+    stranger.sock.close()
+    # A signed RST takes the request away: else the stack says in the log that it has no key for it.
+    signed.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    signed.sock.close()
+    wait_for("the request to go", lambda: not requests(link.b))
+    assert not listener.asked
+    assert module.unload() == ""
+
+    # The control: it was the module that kept it shut.
+    link.connect(link.client("plain", ends), listener).exchange()
+    link.audit(unsigned=True)
 
 
 def test_not_for_everybody(link, module):
