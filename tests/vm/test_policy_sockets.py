@@ -28,7 +28,7 @@ from rtnetlink import Rtnetlink
 from test_load import helper
 from test_migration import DATA, join, migrated, pending
 from test_policy import give_key, is_active, require
-from test_policy_kinds import IPPROTO_MPTCP, mptcp, new_socket
+from test_policy_kinds import IPPROTO_MPTCP, mptcp, new_socket, refusals
 from test_socket_options import refused
 
 pytestmark = [
@@ -38,12 +38,6 @@ pytestmark = [
 ]
 
 HELLO = b"hello"
-
-
-def refused_by_policy(host: Host) -> dict[str, int]:
-    """The counters of the namespace that are not zero."""
-    lines = host.namespace.read("tcp_authopt_counters").splitlines()
-    return {name: int(count) for name, count in map(str.split, lines) if int(count)}
 
 
 def is_refused(link: Link, ends: Ends) -> None:
@@ -245,7 +239,7 @@ def test_cookie_of_bpf(link: Link, ends, policy):
             assert link.b.counters() == {}
         else:
             wait_for("it to be refused", lambda: link.b.counters() == {REQUIRED: 1})
-            assert refused_by_policy(link.b) == {"syn_refused": 1}
+            assert refusals(link.b) == {"syn_refused": 1}
             # Nor does it open anything if it is signed: that one is dropped, and not counted.
             forger.send(forger.tcp(), forger.ao(FIRST))
             wait_for("it to be taken for one, too", lambda: cookies.assigned == 2)
@@ -352,7 +346,7 @@ def test_unsigned_request_moves(link: Link, ends, policy):
     old.sock.close()
     client.sock.send(DATA)
     if policy:
-        wait_for("it to be refused", lambda: refused_by_policy(link.b) == {"syn_refused": 1})
+        wait_for("it to be refused", lambda: refusals(link.b) == {"syn_refused": 1})
         assert not new.asked
         assert migrated(link) == 0
     else:
