@@ -274,7 +274,7 @@ def requests(host: Host) -> list[str]:
 
 @pytest.mark.parametrize("ends", ENDS)
 def test_what_is_required_stays_shut(link, module, ends):
-    """Of sockets that never asked: while it lasts, after it, and until the module is gone."""
+    """Sockets that never asked connect to nobody, and hear nobody, until the module is gone."""
     listener = link.listen("plain", ends)
     for host, other in ((link.a, link.b), (link.b, link.a)):
         give_key(link, host, other, ends)

@@ -38,6 +38,7 @@ pytestmark = [
 ]
 
 HELLO = b"hello"
+FIN_WAIT1 = 4
 
 
 def is_refused(link: Link, ends: Ends) -> None:
@@ -140,10 +141,21 @@ def test_io_uring_connects(link: Link, ring, ends, policy):
 
 @pytest.fixture
 def kernel(link: Link) -> Iterator[Path]:
-    """The parameters of a module that has sockets, which are gone before their namespaces are."""
+    """The parameters of a module that has sockets, which are gone before their namespaces are.
+
+    The stack stops the timers of a socket of the kernel's that is closed. So it would stay for ever
+    if its FIN was not acknowledged before the peer is gone.
+    """
     subprocess.run(["insmod", helper("socket")], check=True)
     yield Path("/sys/module/tao_test_socket/parameters")
     subprocess.run(["rmmod", "tao_test_socket"], check=True)
+    wait_for("the FIN to be acknowledged", lambda: FIN_WAIT1 not in states(link.a, link.b))
+
+
+def states(*hosts: Host) -> set[int]:
+    """The states of all connections, and TIME-WAITs, of these hosts."""
+    files = [host.namespace.read(name) for host in hosts for name in ("tcp", "tcp6")]
+    return {int(line.split()[3], 16) for file in files for line in file.splitlines()[1:]}
 
 
 def tell(kernel: Path, host: Host, what: str, address: str) -> None:
