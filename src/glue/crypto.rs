@@ -58,9 +58,10 @@ impl MacKey for PreparedKey {
         let (init, finish): (Init, Finish) = match self.alg {
             Algorithm::HmacSha1_96 => (bindings::tao_mac_init_sha1, bindings::tao_mac_final_sha1),
             Algorithm::Aes128Cmac96 => (bindings::tao_mac_init_cmac, bindings::tao_mac_final_cmac),
-            Algorithm::HmacSha256_96 => {
-                (bindings::tao_mac_init_sha256, bindings::tao_mac_final_sha256)
-            }
+            Algorithm::HmacSha256_96 => (
+                bindings::tao_mac_init_sha256,
+                bindings::tao_mac_final_sha256,
+            ),
         };
         // INVARIANT: Initialised below, before anybody sees it.
         let mut state = State {

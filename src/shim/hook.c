@@ -87,20 +87,13 @@ static int tao_refuse(const char *name, const char *why, int err)
 	return err;
 }
 
-/* Probes that have found functions: one each for the most that is looked for. */
-struct tao_search {
-	struct kprobe	*probes;
-	struct kprobe	**found;
-	size_t		count;
-};
-
 /*
  * Finds a function of the kernel: kallsyms is not exported to modules, but a kprobe that is never
- * armed tells where its symbol is.
+ * armed tells where its symbol is. The next probe is used for it.
  */
-static int tao_locate(struct tao_search *search, const char *name, unsigned long *at)
+static int tao_locate(struct kprobe *probes, size_t *count, const char *name, unsigned long *at)
 {
-	struct kprobe *probe = &search->probes[search->count];
+	struct kprobe *probe = &probes[*count];
 	int err;
 
 	probe->symbol_name = name;
@@ -110,7 +103,7 @@ static int tao_locate(struct tao_search *search, const char *name, unsigned long
 		return tao_refuse(name, "not in this kernel", err);
 	if (err)
 		return tao_refuse(name, "the kprobe that is to find it is refused", err);
-	search->found[search->count++] = probe;
+	++*count;
 	*at = (unsigned long)probe->addr;
 	/* What the kernel itself lacks is looked for in modules. */
 	if (*at >= MODULES_VADDR)
@@ -121,33 +114,30 @@ static int tao_locate(struct tao_search *search, const char *name, unsigned long
 /* Finds what is hooked, and what takes its place. The probes go at once: that takes a grace period. */
 static int tao_locate_all(void)
 {
-	struct tao_search search = {
-		.probes = kcalloc(2 * tao_table_size, sizeof(*search.probes), GFP_KERNEL),
-		.found = kcalloc(2 * tao_table_size, sizeof(*search.found), GFP_KERNEL),
-	};
+	size_t most = 2 * tao_table_size, count = 0;
+	struct kprobe *probes = kcalloc(most, sizeof(*probes), GFP_KERNEL);
+	struct kprobe **all = kcalloc(most, sizeof(*all), GFP_KERNEL);
+	unsigned long instead = 0;
 	struct tao_hook *hook;
-	unsigned long instead;
-	int err = 0;
+	int err = -ENOMEM;
 
-	if (!search.probes || !search.found) {
-		err = -ENOMEM;
+	if (!probes || !all)
 		goto free;
-	}
+	for (size_t i = 0; i < most; i++)
+		all[i] = &probes[i];
 	tao_for_each_hook(hook) {
-		err = tao_locate(&search, hook->name, &hook->ip);
+		err = tao_locate(probes, &count, hook->name, &hook->ip);
+		if (!err && hook->instead) {
+			err = tao_locate(probes, &count, hook->instead, &instead);
+			hook->replacement = (void *)instead;
+		}
 		if (err)
 			break;
-		if (!hook->instead)
-			continue;
-		err = tao_locate(&search, hook->instead, &instead);
-		if (err)
-			break;
-		hook->replacement = (void *)instead;
 	}
-	unregister_kprobes(search.found, search.count);
+	unregister_kprobes(all, count);
 free:
-	kfree(search.found);
-	kfree(search.probes);
+	kfree(all);
+	kfree(probes);
 	return err;
 }
 

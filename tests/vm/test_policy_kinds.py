@@ -275,7 +275,7 @@ def test_connect_that_is_under_way(link: Link, ends):
 @pytest.mark.parametrize("required", [True, False], ids=["", "control"])
 @pytest.mark.parametrize("crossed", [True, False], ids=["crossed", "data"])
 def test_forged_answer_to_a_connect_that_is_under_way(link: Link, ends, crossed, required):
-    """A SYN that crosses is not answered, and the data of an answer to a SYN with data not taken."""
+    """A SYN that crosses is not answered, and data that comes with an answer is not taken."""
     link.a.namespace.write_sysctl("net/ipv4/tcp_fastopen", 0x1 | 0x4)
     # B's kernel has nothing to say.
     link.b.gate().shut()
