@@ -169,6 +169,11 @@ def other_traffic(link: Link, ends: Ends) -> None:
     }
     assert True in unsigned
 
+    # A socket with itself, whose SYN crosses itself.
+    looped = link.a.tcp_socket(ends.client)
+    looped.bind((link.a.address(ends.wire, ends.client), 0))
+    looped.connect(looped.getsockname())
+
     # A socket whose connection was not protected: its state comes back as it listens.
     abi.set_authopt(plain.client.sock)
     disconnect(plain.client.sock)
