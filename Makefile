@@ -46,6 +46,7 @@ help:
 	@echo "make test-tools    that scripts/vm notices what goes wrong in it"
 	@echo "make test-all      make test, and what takes longer:"
 	@echo "make test-native   the kernel's own TCP-AO selftests, without and with the module"
+	@echo "make test-race     policies that change while connections begin, for a minute"
 	@echo "make test-loads    loading and unloading, 50 times under traffic"
 	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make test-secrets  that no key is left in memory after its end"
@@ -92,11 +93,15 @@ test-hostile:
 # What takes too long to be run for every change; .ci/run runs it too.
 .PHONY: test-all test-more
 test-all: test test-more
-test-more: test-native test-loads test-kernels test-secrets test-detached
+test-more: test-native test-race test-loads test-kernels test-secrets test-detached
 
 .PHONY: test-native
 test-native:
 	scripts/native-selftests --kernel $(TEST_KERNEL)
+
+.PHONY: test-race
+test-race:
+	$(VM) --share . -- env TAO_RACE_SECONDS=60 $(PYTEST) tests/vm/test_policy_race.py -v
 
 .PHONY: test-loads
 test-loads:
