@@ -75,7 +75,10 @@ struct tao_hook {
 	__VA_ARGS__									\
 }
 
-/* The same where another function of the kernel, which need not be exported, takes the place. */
+/*
+ * The same where another function of the kernel, which need not be exported, takes the place. Whoever
+ * has such an entry says beside it that the prototypes fit.
+ */
 #define TAO_HOOK_TO(function, other, ...) {						\
 	.name = #function,								\
 	.instead = #other,								\

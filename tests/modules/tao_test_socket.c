@@ -4,8 +4,7 @@
  * keep their network namespace, which is that of whoever writes. Each of them says hello once.
  *
  * listen: an address and a port. accept: read, it takes a connection, or is EAGAIN.
- * connect: an address and a port; the error is that of the socket.
- * closed: written, none of these sockets is left.
+ * connect: an address and a port; the error is that of the socket. They go with the module.
  */
 #include <linux/inet.h>
 #include <linux/module.h>
@@ -23,6 +22,16 @@ static void replace(struct socket **where, struct socket *sock)
 	if (*where)
 		sock_release(*where);
 	*where = sock;
+}
+
+/* What has become of a new socket: it is kept, or goes with the error. */
+static int keep(struct socket **where, struct socket *sock, int err)
+{
+	if (err)
+		sock_release(sock);
+	else
+		replace(where, sock);
+	return err;
 }
 
 static int say_hello(struct socket *sock)
@@ -69,11 +78,7 @@ static int listen_set(const char *value, const struct kernel_param *param)
 	err = kernel_bind(sock, (struct sockaddr_unsized *)&addr, sizeof(addr));
 	if (!err)
 		err = kernel_listen(sock, 8);
-	if (err)
-		sock_release(sock);
-	else
-		replace(&listener, sock);
-	return err;
+	return keep(&listener, sock, err);
 }
 
 static const struct kernel_param_ops listen_ops = { .set = listen_set };
@@ -111,27 +116,12 @@ static int connect_set(const char *value, const struct kernel_param *param)
 	err = kernel_connect(sock, (struct sockaddr_unsized *)&addr, sizeof(addr), 0);
 	if (!err)
 		err = say_hello(sock);
-	if (err)
-		sock_release(sock);
-	else
-		replace(&connection, sock);
-	return err;
+	return keep(&connection, sock, err);
 }
 
 static const struct kernel_param_ops connect_ops = { .set = connect_set };
 module_param_cb(connect, &connect_ops, NULL, 0200);
 MODULE_PARM_DESC(connect, "an address and a port to connect to");
-
-static int closed_set(const char *value, const struct kernel_param *param)
-{
-	replace(&connection, NULL);
-	replace(&listener, NULL);
-	return 0;
-}
-
-static const struct kernel_param_ops closed_ops = { .set = closed_set };
-module_param_cb(closed, &closed_ops, NULL, 0200);
-MODULE_PARM_DESC(closed, "closes all");
 
 static int __init socket_init(void)
 {

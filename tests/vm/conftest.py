@@ -49,11 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Says beside the verdict how many captured segments it rests on, or what else was counted."""
     said = dict(report.user_properties)
-    checked = said.get("segments")
+    if "segments" in said:
+        said.setdefault("counted", f"{said['segments']:>5} segments checked")
     if report.when == "call" and report.passed and "counted" in said:
         return "passed", ".", f"PASSED {said['counted']}, {report.duration:.1f} s"
-    if report.when == "call" and report.passed and checked is not None:
-        return "passed", ".", f"PASSED {checked:>5} segments checked, {report.duration:.1f} s"
     return None
 
 

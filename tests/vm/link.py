@@ -155,6 +155,11 @@ class Host:
             self._gates.append(Gate(self.interface))
         return self._gates[-1]
 
+    def states(self) -> set[str]:
+        """The states of its connections, TIME-WAITs too, as /proc writes them."""
+        files = [self.namespace.read(name) for name in ("tcp", "tcp6")]
+        return {line.split()[3] for file in files for line in file.splitlines()[1:]}
+
     def counters(self) -> dict[str, int]:
         """The kernel's counters of refused segments, those that are not zero."""
         counters = self.namespace.counters()

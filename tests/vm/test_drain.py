@@ -19,7 +19,7 @@ from link import FIRST, PORT, REQUIRED, V4, V6, Host, Link, Vrf
 from test_policy import give_key, require, set_policy
 from test_reuse import disconnect
 from test_socket_options import refused
-from test_unload import BUSY, TIME_WAIT, states
+from test_unload import BUSY, TIME_WAIT
 
 pytestmark = pytest.mark.ours
 
@@ -86,7 +86,7 @@ def time_wait(link: Link, ends) -> None:
     connection.close()
     for sock in link.a.sockets:
         sock.close()
-    assert TIME_WAIT in states(link)
+    assert TIME_WAIT in link.a.states()
 
 
 def time_wait_with_a_socket(link: Link, ends) -> None:
@@ -95,7 +95,7 @@ def time_wait_with_a_socket(link: Link, ends) -> None:
     assert connection.server.sock.recv(1) == b""
     connection.server.sock.close()
     assert connection.client.sock.recv(1) == b""
-    wait_for("TIME-WAIT", lambda: TIME_WAIT in states(link))
+    wait_for("TIME-WAIT", lambda: TIME_WAIT in link.a.states())
 
 
 def orphan(link: Link, ends) -> None:

@@ -26,7 +26,6 @@ from handshake import (
 )
 from link import FIRST, PORT, REQUIRED, V4, V6, Connection, Ends, Host, Link, Peer
 from requirement import requirement
-from test_unload import states
 
 ENDS = [pytest.param(V4, id="v4"), pytest.param(V6, id="v6")]
 
@@ -207,7 +206,7 @@ def test_stranger_between_connect_and_send(link: Link, ends):
     client.sock.connect((client.address, PORT))
     forger = Forger(link, link.b, ends.wire, PORT, client.sock.getsockname()[1], unsigned=True)
     forger.send(forger.tcp(seq=5000, ack=0, flags=SYN))
-    wait_for("it to cross", lambda: SYN_RECV in states(link))
+    wait_for("it to cross", lambda: SYN_RECV in link.a.states())
     client.add(FIRST)
     client.sock.setblocking(False)  # it would wait for a socket that can be written to
     with pytest.raises(ConnectionAbortedError):

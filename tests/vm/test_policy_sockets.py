@@ -26,7 +26,7 @@ from link import FIRST, PORT, REQUIRED, TIMEOUT, V4, V6, Ends, Host, Link, Peer,
 from netns import through_all_cpus
 from rtnetlink import Rtnetlink
 from test_load import helper
-from test_migration import DATA, join, migrated, pending
+from test_migration import DATA, carry_over, join, migrated, pending
 from test_policy import give_key, is_active, require
 from test_policy_kinds import IPPROTO_MPTCP, mptcp, new_socket, refusals
 from test_socket_options import refused
@@ -38,7 +38,7 @@ pytestmark = [
 ]
 
 HELLO = b"hello"
-FIN_WAIT1 = 4
+FIN_WAIT1 = "04"
 
 
 def is_refused(link: Link, ends: Ends) -> None:
@@ -149,13 +149,8 @@ def kernel(link: Link) -> Iterator[Path]:
     subprocess.run(["insmod", helper("socket")], check=True)
     yield Path("/sys/module/tao_test_socket/parameters")
     subprocess.run(["rmmod", "tao_test_socket"], check=True)
-    wait_for("the FIN to be acknowledged", lambda: FIN_WAIT1 not in states(link.a, link.b))
-
-
-def states(*hosts: Host) -> set[int]:
-    """The states of all connections, and TIME-WAITs, of these hosts."""
-    files = [host.namespace.read(name) for host in hosts for name in ("tcp", "tcp6")]
-    return {int(line.split()[3], 16) for file in files for line in file.splitlines()[1:]}
+    for host in (link.a, link.b):
+        wait_for("no FIN to be on its way", lambda host=host: FIN_WAIT1 not in host.states())
 
 
 def tell(kernel: Path, host: Host, what: str, address: str) -> None:
@@ -375,13 +370,7 @@ def test_signed_request_moves(link: Link, ends):
     old = join(link, "plain", ends)
     client = link.client("native", ends, FIRST)
     pending(link, client)
-    new = join(link, "plain", ends)
-    old.sock.close()
-    client.sock.send(DATA)
-    connection = accept(new, client)
-    assert migrated(link) == 1
-    assert connection.server.sock.recv(100) == DATA
-    connection.exchange()
+    connection = carry_over(link, client, old, join(link, "plain", ends))
     assert is_active(connection.server.sock)
     connection.close()
     all_signed(link)

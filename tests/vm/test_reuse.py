@@ -22,7 +22,7 @@ from requirement import requirement
 from rtnetlink import Rtnetlink
 from tcp_authopt_verify import Key
 from test_load import helper
-from test_unload import TIME_WAIT, states
+from test_unload import TIME_WAIT
 
 pytestmark = [pytest.mark.ours, pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])]
 
@@ -197,7 +197,7 @@ def test_connects_again_beside_its_own_time_wait(link, ends):
     assert connection.client.sock.recv(1) == b""
     old = Forger.of(link, link.b, ends.wire)
     last, signature = old.segments(link.b)[-1], old.ao(FIRST)
-    wait_for("TIME-WAIT", lambda: TIME_WAIT in states(link))
+    wait_for("TIME-WAIT", lambda: TIME_WAIT in link.a.states())
 
     disconnect(connection.client.sock)
     again = link.connect(connection.client, connection.listener)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from clock import wait_for
-from link import FIRST, V4, V6, Link
+from link import FIRST, V4, V6
 from module import SYSCTL
 
 pytestmark = pytest.mark.ours
@@ -21,15 +21,6 @@ BUSY = re.compile("in use|busy|temporarily unavailable", re.IGNORECASE)
 def idle(module):
     """Nothing of the tests before holds the module, so that what holds it is this test's."""
     wait_for("the module to be unused", lambda: module.users == 0, 20)
-
-
-def states(link: Link) -> set[str]:
-    """The states of A's connections."""
-    lines = [
-        *link.a.namespace.read("tcp").splitlines(),
-        *link.a.namespace.read("tcp6").splitlines(),
-    ]
-    return {line.split()[3] for line in lines if not line.lstrip().startswith("sl")}
 
 
 @pytest.mark.parametrize("ends", [V4, V6], ids=["v4", "v6"])
@@ -51,7 +42,7 @@ def test_refused_in_time_wait(link, module):
     connection.close()
     for sock in link.a.sockets:
         sock.close()
-    assert states(link) == {TIME_WAIT}
+    assert link.a.states() == {TIME_WAIT}
     assert BUSY.search(module.unload())
     link.verify()
 

@@ -10,6 +10,7 @@ use super::declared;
 use crate::glue::conn::Conn;
 use crate::glue::ffi::bindings;
 use crate::glue::ffi::to_errno;
+use crate::glue::netns::Netns;
 use crate::glue::netns::Refused;
 use crate::glue::rx;
 use crate::glue::segment::addr_at;
@@ -118,12 +119,8 @@ unsafe extern "C" fn tao_rust_refuses_answer(
     // SAFETY: All live.
     let (net, sk) = unsafe { (&conn_of(stand_in).net, Sock::from_raw(sk)) };
     // SAFETY: The same.
-    let refused = net.keys.required(&pair_of(unsafe { &*ends })).is_some();
-    if refused {
-        rx::count(sk, Discard::Required);
-        net.count_refused(Refused::Active);
-    }
-    refused
+    let required = net.keys.required(&pair_of(unsafe { &*ends }));
+    counted(required.is_some(), net, sk, Refused::Active)
 }
 
 /// Whether a policy refuses a connection of `sk`, which has state of the kernel's own TCP-AO.
@@ -139,10 +136,14 @@ unsafe extern "C" fn tao_rust_refuses_native(
     let (net, sk) = unsafe { (&conn_of(stand_in).net, Sock::from_raw(sk)) };
     // SAFETY: The same.
     let required = net.keys.required(&pair_of(unsafe { &*ends }));
-    let refused = !native_does(required, is_signed);
+    counted(!native_does(required, is_signed), net, sk, Refused::Native)
+}
+
+/// Whether a connection of `sk` is refused, which is counted if it is.
+fn counted(refused: bool, net: &Netns, sk: Sock<'_>, what: Refused) -> bool {
     if refused {
         rx::count(sk, Discard::Required);
-        net.count_refused(Refused::Native);
+        net.count_refused(what);
     }
     refused
 }
