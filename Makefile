@@ -47,7 +47,7 @@ help:
 	@echo "make test-all      make test, and what takes longer:"
 	@echo "make test-native   the kernel's own TCP-AO selftests, without and with the module"
 	@echo "make test-race     policies that change while connections begin, for a minute"
-	@echo "make test-loads    loading and unloading, 50 times under traffic"
+	@echo "make test-loads    loading and unloading, each hook refused, 50 times under traffic"
 	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make test-secrets  that no key is left in memory after its end"
 	@echo "make test-detached that a connection stays shut where a hook is not reached"
@@ -105,7 +105,10 @@ test-race:
 
 .PHONY: test-loads
 test-loads:
-	$(VM) --share . -- env LOADS=50 SLOWDOWN=3 $(PYTEST) tests/vm/test_unload.py
+	scripts/build --kernel $(TEST_KERNEL) --source tests/modules
+	$(VM) --allow-from tests/vm/provoked-log --share . -- \
+		env LOADS=50 TAO_EVERY_FUNCTION=1 SLOWDOWN=3 \
+		$(PYTEST) tests/vm/test_load.py tests/vm/test_unload.py
 
 # A build without a warning, and every pairing, family and algorithm; and what may not sleep, where
 # locks and the allocator do.
