@@ -14,12 +14,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +33,8 @@ static const char usage[] =
 "       tcp-authopt-key require PEER [WHERE]... [strict] [accept-icmp] [--force]\n"
 "       tcp-authopt-key exempt PEER [WHERE]...\n"
 "       tcp-authopt-key del PEER [WHERE]... policy\n"
+"       tcp-authopt-key load FILE\n"
+"       tcp-authopt-key check FILE\n"
 "\n"
 "Adds a key, or replaces the one with the same PEER, WHERE and ids; deletes it.\n"
 "PEER is an address, a prefix ADDRESS/LENGTH, or \"any\". The ids are the KeyIDs of\n"
@@ -63,6 +67,13 @@ static const char usage[] =
 "lock you out is refused without \"--force\": this session, loopback, and more than a /16\n"
 "of IPv4 or a /32 of IPv6, the last two unless there is a port.\n"
 "\n"
+"A line of FILE is what would be typed behind \"tcp-authopt-key\": add, require or exempt,\n"
+"keys by key-file with a whole path, times by @SECONDS; what follows a # is a comment. FILE\n"
+"is not to be written to by others, and a file of a key not to be read by them either.\n"
+"\"load\" adds all policies first and then the keys; a line that is wrong is told, and does\n"
+"not hold up the others. Its status is 3 if that was keys only, and else 1. \"check\" looks\n"
+"for mistakes and changes nothing.\n"
+"\n"
 "Keys and policies are shown by /proc/net/tcp_authopt_entries.\n";
 
 /* The names that RFC 5926 section 3.1.1.3 asks for (R37), and one in their manner. */
@@ -75,18 +86,28 @@ static const struct {
 	{ "SHA256", TCP_AUTHOPT_ALG_HMAC_SHA_256_96 },
 };
 
-static struct tcp_authopt_key key = { .alg = TCP_AUTHOPT_ALG_HMAC_SHA_1_96 };
+static struct tcp_authopt_key key;
+
+/* The line of a file that is being done; 0: there is no file, but one command, which was typed. */
+static const char *file_name;
+static unsigned int file_line;
+static jmp_buf line_is_wrong;
 
 __attribute__((noreturn, format(printf, 1, 2)))
 static void die(const char *format, ...)
 {
 	va_list arguments;
 
-	fputs("tcp-authopt-key: ", stderr);
+	if (file_line)
+		fprintf(stderr, "%s:%u: ", file_name, file_line);
+	else
+		fputs("tcp-authopt-key: ", stderr);
 	va_start(arguments, format);
 	vfprintf(stderr, format, arguments);
 	va_end(arguments);
 	fputc('\n', stderr);
+	if (file_line)
+		longjmp(line_is_wrong, 1);
 	exit(1);
 }
 
@@ -119,6 +140,9 @@ static __u64 parse_time(const char *what, const char *text)
 	if ((*text != '+' && *text != '@') || !text[1] || text[1 + strspn(text + 1, "0123456789")])
 		die("%s %s: neither +SECONDS from now nor @SECONDS of the epoch; a date is "
 		    "@$(date -d DATE +%%s)", what, text);
+	if (*text == '+' && file_line)
+		die("%s %s: in a file this would be another time with every load; write @%llu", what, text,
+		    time(NULL) + parse_number(what, text + 1, LLONG_MAX / 2));
 	seconds = parse_number(what, text + 1, LLONG_MAX / 2);
 	return *text == '+' ? time(NULL) + seconds : seconds;
 }
@@ -385,6 +409,22 @@ static void check_lock_out(void)
 
 /* ---- keys ---- */
 
+/* What a file says is the administrator's alone to say; and of a key, to know. */
+static void check_modes(const char *name, int fd, int is_secret)
+{
+	struct stat is;
+
+	if (fstat(fd, &is))
+		die("%s: %s", name, strerror(errno));
+	if (!S_ISREG(is.st_mode))
+		die("%s: not a file", name);
+	if (is.st_uid && is.st_uid != geteuid())
+		die("%s: belongs to another user, who could change it; \"chown root %s\"", name, name);
+	if (is.st_mode & (is_secret ? 077 : 022))
+		die("%s: its mode is %04o, so that others could %s it; \"chmod %s %s\"", name,
+		    is.st_mode & 07777, is_secret ? "read" : "change", is_secret ? "go-rwx" : "go-w", name);
+}
+
 /* What another program may count as part of the key, and the next one not, is refused. */
 static void check_text(const unsigned char *text, size_t length)
 {
@@ -420,7 +460,7 @@ static int hex_digit(int c)
 static void read_key(const char *file, int hex)
 {
 	unsigned char text[4096], *begin = text; /* room to see what is wrong */
-	int fd = file ? open(file, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
+	int fd = file ? open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : STDIN_FILENO;
 	size_t length = 0, i;
 	ssize_t got = 1;
 
@@ -428,12 +468,15 @@ static void read_key(const char *file, int hex)
 		die("%s: %s", file, strerror(errno));
 	if (!file && isatty(fd))
 		die("a key is not typed in for all to see: use key-file, or a pipe");
+	if (file_line)
+		check_modes(file, fd, 1);
 	while (got > 0 && length < sizeof(text)) {
 		got = read(fd, text + length, sizeof(text) - length);
 		if (got < 0)
 			die("%s: %s", file ? file : "standard input", strerror(errno));
 		length += got;
 	}
+	close(fd);
 	if (length >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
 		die("the key begins with a byte-order mark (UTF-8), which an editor has written; "
 		    "\"sed '1s/^\\xef\\xbb\\xbf//'\" takes it out");
@@ -534,32 +577,21 @@ static void check_kind(const char *word, int is_policy)
 		    is_policy ? "this is not for a policy" : "this is for \"require\" only");
 }
 
-int main(int argc, char **argv)
+/* Fills the key from the words of a command, of which the first is the program's name. */
+static void parse(int argc, char **argv)
 {
 	const char *file = NULL;
 	int send_id = -1, recv_id = -1, hex = 0, force = 0, is_policy = 0;
-	int fd, flags, i, j;
+	int flags = parse_command(argv[1]), i, j;
 
-	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
-		fputs(usage, stdout);
-		return 0;
-	}
-	flags = argc > 1 ? parse_command(argv[1]) : -1;
-	if (argc > 1 && flags < 0)
-		fprintf(stderr, "tcp-authopt-key: %s: neither add, del, require nor exempt\n\n", argv[1]);
-	else if (argc == 2)
-		fprintf(stderr, "tcp-authopt-key: %s lacks a PEER\n\n", argv[1]);
-	if (argc < 3 || flags < 0) {
-		fputs(usage, stderr);
-		return 2;
-	}
+	memset(&key, 0, sizeof(key));
 	for (i = 3; i < argc; i++)
 		if (flags == TCP_AUTHOPT_KEY_DEL && !strcmp(argv[i], "policy"))
 			flags |= TCP_AUTHOPT_KEY_REQUIRE;
 	is_policy = flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT);
 	key.flags = flags;
-	if (is_policy)
-		key.alg = 0;
+	if (!is_policy)
+		key.alg = TCP_AUTHOPT_ALG_HMAC_SHA_1_96;
 	parse_peer(argv[2]);
 
 	for (i = 3; i < argc; i++) {
@@ -630,29 +662,185 @@ int main(int argc, char **argv)
 		       TCP_AUTHOPT_KEY_SEND_LIFETIME_END, key.send_lifetime_end);
 	check_lifetime("accept", TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN, key.recv_lifetime_begin,
 		       TCP_AUTHOPT_KEY_RECV_LIFETIME_END, key.recv_lifetime_end);
-	if (!is_policy && !(key.flags & TCP_AUTHOPT_KEY_DEL))
-		read_key(file, hex);
+	if (is_policy || key.flags & TCP_AUTHOPT_KEY_DEL)
+		return;
+	if (file_line && (!file || *file != '/'))
+		die("in a file a key needs \"key-file\", and a path that begins with /");
+	read_key(file, hex);
+}
 
-	/* Without it the kernel's own TCP-AO would get the call. */
+/* Without it the kernel's own TCP-AO would get the call. */
+static void check_module(void)
+{
 	if (access("/proc/net/tcp_authopt", F_OK))
 		die("the module tcp_authopt is not loaded: \"insmod tcp_authopt.ko\"");
-	fd = socket(key.addr.ss_family ?: AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+/* Hands the key or policy to the module. */
+static void give(void)
+{
+	int is_policy = key.flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT);
+	int fd = socket(key.addr.ss_family ?: AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int error;
+
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
-	if (!setsockopt(fd, IPPROTO_TCP, TCP_AUTHOPT_KEY, &key, sizeof(key)))
-		return 0;
-	if (errno == EPERM)
+	error = setsockopt(fd, IPPROTO_TCP, TCP_AUTHOPT_KEY, &key, sizeof(key)) ? errno : 0;
+	close(fd);
+	if (!error)
+		return;
+	if (error == EPERM)
 		die("not permitted: needs net.ipv4.tcp_authopt=1, and CAP_NET_ADMIN");
-	if (errno == ENOENT && is_policy)
+	if (error == ENOENT && is_policy)
 		die("there is no such policy: PEER and WHERE have to be as when it was added");
-	if (errno == ENODEV)
+	if (error == ENODEV)
 		die("the module is being drained or unloaded");
-	if (errno == ENOENT)
+	if (error == ENOENT)
 		die("there is no such key: PEER, WHERE and both ids have to be as when it was added");
-	if (errno == EEXIST)
+	if (error == EEXIST)
 		die("another key for this peer has one of these ids: delete it first, or take others");
-	if (errno == ENOSPC)
+	if (error == ENOSPC)
 		die("there are as many keys and policies as may be: delete one, or raise "
 		    "net.ipv4.tcp_authopt_max_keys");
-	die("the module refuses the %s: %s", is_policy ? "policy" : "key", strerror(errno));
+	die("the module refuses the %s: %s", is_policy ? "policy" : "key", strerror(error));
+}
+
+/* ---- files ---- */
+
+struct entry {
+	unsigned int line;
+	struct tcp_authopt_key key;
+};
+
+static struct entry *entries;
+static size_t number;
+
+/* What was wrong: a line that adds a key, or any other, which may have been meant for a policy. */
+static int keys_failed, others_failed;
+
+/* Takes a line apart and adds what it says to the entries. */
+static void parse_line(char *text, size_t length)
+{
+	char *words[64] = { "tcp-authopt-key" }, *rest = text;
+	int count = 1;
+
+	if (strlen(text) != length)
+		die("the line has a zero byte: this is no text");
+	if (strchr(text, '\r'))
+		die("the line has a carriage return: lines end as on Windows, by CRLF; \"sed -i 's/\\r$//'\" "
+		    "takes that out");
+	text[strcspn(text, "\n")] = '\0';
+	while ((words[count] = strtok_r(rest, " \t", &rest)) && *words[count] != '#')
+		if (++count == sizeof(words) / sizeof(words[0]) - 1)
+			die("these are more words than any command has");
+	words[count] = NULL;
+	if (count == 1)
+		return;
+	if (parse_command(words[1]) < 0 || parse_command(words[1]) & TCP_AUTHOPT_KEY_DEL)
+		die("%s: neither add, require nor exempt, which are what a file can say", words[1]);
+	if (count == 2)
+		die("%s lacks a PEER", words[1]);
+	parse(count, words);
+	entries = reallocarray(entries, number + 1, sizeof(*entries));
+	if (!entries)
+		abort(); /* as with so little memory nothing can be told */
+	entries[number].line = file_line;
+	entries[number++].key = key;
+}
+
+static void parse_file(FILE *file)
+{
+	static char *text;
+	static unsigned int line;
+	static size_t size;
+	static int is_key; /* all static, as the errors jump */
+	ssize_t length;
+
+	check_modes(file_name, fileno(file), 0);
+	while ((length = getline(&text, &size, file)) >= 0) {
+		const char *word = text + strspn(text, " \t");
+
+		is_key = strcspn(word, " \t\n") == 3 && !strncmp(word, "add", 3);
+
+		file_line = ++line;
+		if (!setjmp(line_is_wrong))
+			parse_line(text, length);
+		else if (is_key)
+			keys_failed = 1;
+		else
+			others_failed = 1;
+	}
+	file_line = 0;
+	if (ferror(file))
+		die("%s: %s", file_name, strerror(errno));
+}
+
+/* Adds the entries of the kind that has these flags. */
+static void give_all(__u32 kind)
+{
+	static size_t i;
+
+	for (i = 0; i < number; i++) {
+		key = entries[i].key;
+		if ((key.flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT)) != kind)
+			continue;
+		file_line = entries[i].line;
+		if (!setjmp(line_is_wrong))
+			give();
+		else if (kind)
+			others_failed = 1;
+		else
+			keys_failed = 1;
+	}
+	file_line = 0;
+}
+
+/*
+ * The policies go first, so that nothing is unsigned for as long as the rest takes, or where some of
+ * it is wrong.
+ */
+static int do_file(const char *name, int only_check)
+{
+	FILE *file = fopen(name, "re");
+
+	if (!file)
+		die("%s: %s", name, strerror(errno));
+	file_name = name;
+	parse_file(file);
+	fclose(file);
+	if (!only_check) {
+		check_module();
+		give_all(TCP_AUTHOPT_KEY_REQUIRE);
+		give_all(TCP_AUTHOPT_KEY_EXEMPT);
+		give_all(0);
+	}
+	return others_failed ? 1 : keys_failed ? 3 : 0;
+}
+
+int main(int argc, char **argv)
+{
+	int is_file = argc > 1 && (!strcmp(argv[1], "load") || !strcmp(argv[1], "check"));
+	int is_known = is_file || (argc > 1 && parse_command(argv[1]) >= 0);
+
+	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
+		fputs(usage, stdout);
+		return 0;
+	}
+	if (argc > 1 && !is_known)
+		fprintf(stderr, "tcp-authopt-key: %s: neither add, del, require, exempt, load nor check\n\n",
+			argv[1]);
+	else if (argc == 2)
+		fprintf(stderr, "tcp-authopt-key: %s lacks a %s\n\n", argv[1], is_file ? "FILE" : "PEER");
+	else if (argc > 3 && is_file)
+		fprintf(stderr, "tcp-authopt-key: %s is for one FILE\n\n", argv[1]);
+	if (argc < 3 || !is_known || (argc > 3 && is_file)) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	if (is_file)
+		return do_file(argv[2], !strcmp(argv[1], "check"));
+	parse(argc, argv);
+	check_module();
+	give();
+	return 0;
 }

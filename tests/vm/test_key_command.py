@@ -257,7 +257,7 @@ def test_refused_words(command, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["delete", "any", *IDS], "delete: neither add, del, require nor exempt"),
+        (["delete", "any", *IDS], "delete: neither add, del, require, exempt, load nor check"),
         (["add"], "add lacks a PEER"),
     ],
     ids=["verb", "no-peer"],
