@@ -700,8 +700,11 @@ static void give(void)
 	if (error == EEXIST)
 		die("another key for this peer has one of these ids: delete it first, or take others");
 	if (error == ENOSPC)
-		die("there are as many keys and policies as may be: delete one, or raise "
-		    "net.ipv4.tcp_authopt_max_keys");
+		die("there are as many as may be: in all (net.ipv4.tcp_authopt_max_keys), 512 keys of "
+		    "one PEER and WHERE, or 64 combinations of what PEER and WHERE consist of");
+	if (error == EINVAL)
+		die("the module does not know such a %s: is a version loaded that is older than this "
+		    "program?", is_policy ? "policy" : "key");
 	die("the module refuses the %s: %s", is_policy ? "policy" : "key", strerror(error));
 }
 

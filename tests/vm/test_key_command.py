@@ -285,8 +285,8 @@ def test_refused_by_the_module(command):
     Path("/proc/sys/net/ipv4/tcp_authopt_max_keys").write_text("1")
     full = refusal(command, "add", "192.0.2.1", *IDS)
     assert full == (
-        "there are as many keys and policies as may be: delete one, or raise "
-        "net.ipv4.tcp_authopt_max_keys"
+        "there are as many as may be: in all (net.ipv4.tcp_authopt_max_keys), 512 keys of "
+        "one PEER and WHERE, or 64 combinations of what PEER and WHERE consist of"
     )
     unprivileged = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     done = subprocess.run(
