@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import abi
-from clock import wait_for
+from clock import SLOWDOWN, wait_for
 from craft import ACK, PSH
 from forge import Forger
 from link import FIRST, SECOND, SHA256, V4, V6, Connection, Ends, Link, Mkt, Peer
@@ -199,7 +199,8 @@ def test_what_is_sent_again_counts(link, ends, asked_before):
     It begins with the first segment, which A has: were that too old to tell of the new key, A's
     ACKs would be refused for good.
     """
-    set_timers(link, 10_000)
+    # One that ended before all has been sent would leave room for one segment only.
+    set_timers(link, round(10_000 * SLOWDOWN))
     connection = link.connected("ours", "ours", ends)
     client, server = connection.peers
     server.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
