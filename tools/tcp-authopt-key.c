@@ -15,11 +15,13 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -68,11 +70,12 @@ static const char usage[] =
 "of IPv4 or a /32 of IPv6, the last two unless there is a port.\n"
 "\n"
 "A line of FILE is what would be typed behind \"tcp-authopt-key\": add, require or exempt,\n"
-"keys by key-file with a whole path, times by @SECONDS; what follows a # is a comment. FILE\n"
-"is not to be written to by others, and a file of a key not to be read by them either.\n"
-"\"load\" adds all policies first and then the keys; a line that is wrong is told, and does\n"
-"not hold up the others. Its status is 3 if that was keys only, and else 1. \"check\" looks\n"
-"for mistakes and changes nothing.\n"
+"keys by key-file with a whole path, times by @SECONDS, \"--force\" included; what follows a\n"
+"blank and a # is a comment. FILE is not to be written to by others, and a file of a key not\n"
+"to be read by them either. \"load\" adds all policies first, in their order, and then the\n"
+"keys; what is wrong is told, and does not hold up the rest. \"check\" reads the same and adds\n"
+"nothing. The status of both is 3 if all lines were understood and all policies are in force\n"
+"and only keys are missing, and 1 if anything else is wrong.\n"
 "\n"
 "Keys and policies are shown by /proc/net/tcp_authopt_entries.\n";
 
@@ -136,8 +139,12 @@ static enum tcp_authopt_alg parse_algorithm(const char *name)
 static __u64 parse_time(const char *what, const char *text)
 {
 	unsigned long long seconds;
+	int is_time = (*text == '+' || *text == '@') && text[1] &&
+		      !text[1 + strspn(text + 1, "0123456789")];
 
-	if ((*text != '+' && *text != '@') || !text[1] || text[1 + strspn(text + 1, "0123456789")])
+	if (!is_time && file_line)
+		die("%s %s: not @SECONDS of the epoch, which \"date -d DATE +%%s\" prints", what, text);
+	if (!is_time)
 		die("%s %s: neither +SECONDS from now nor @SECONDS of the epoch; a date is "
 		    "@$(date -d DATE +%%s)", what, text);
 	if (*text == '+' && file_line)
@@ -291,7 +298,8 @@ static void parse_port(const char *text)
 
 static void parse_vrf(const char *text)
 {
-	if (!*text || strlen(text) >= sizeof(key.vrf) || strpbrk(text, "/: \t\n") ||
+	/* Of blanks the last one is that of Latin-1, which the kernel counts, too. */
+	if (!*text || strlen(text) >= sizeof(key.vrf) || strpbrk(text, "/: \t\n\v\f\r\xa0") ||
 	    !strcmp(text, ".") || !strcmp(text, ".."))
 		die("vrf %s: no device has such a name", text);
 	memcpy(key.vrf, text, strlen(text));
@@ -417,12 +425,13 @@ static void check_modes(const char *name, int fd, int is_secret)
 	if (fstat(fd, &is))
 		die("%s: %s", name, strerror(errno));
 	if (!S_ISREG(is.st_mode))
-		die("%s: not a file", name);
+		die("%s: not a regular file", name);
 	if (is.st_uid && is.st_uid != geteuid())
 		die("%s: belongs to another user, who could change it; \"chown root %s\"", name, name);
 	if (is.st_mode & (is_secret ? 077 : 022))
 		die("%s: its mode is %04o, so that others could %s it; \"chmod %s %s\"", name,
-		    is.st_mode & 07777, is_secret ? "read" : "change", is_secret ? "go-rwx" : "go-w", name);
+		    is.st_mode & 07777, is_secret ? "read or change" : "change",
+		    is_secret ? "go-rwx" : "go-w", name);
 }
 
 /* What another program may count as part of the key, and the next one not, is refused. */
@@ -456,14 +465,21 @@ static int hex_digit(int c)
 	return isdigit(c) ? c - '0' : tolower(c) - 'a' + 10;
 }
 
-/* Fills key.key from FILE, or from standard input if that is NULL (RFC 5926 3.1, R34). */
+/*
+ * Fills key.key from FILE, or from standard input if that is NULL (RFC 5926 3.1, R34). In a file of
+ * entries it is a regular file, and must not hold up the others if it is none.
+ */
 static void read_key(const char *file, int hex)
 {
-	unsigned char text[4096], *begin = text; /* room to see what is wrong */
-	int fd = file ? open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : STDIN_FILENO;
+	static unsigned char text[4096]; /* room to see what is wrong */
+	static int fd = -1; /* that of the last key, if that was wrong */
+	unsigned char *begin = text;
 	size_t length = 0, i;
 	ssize_t got = 1;
 
+	if (fd > STDIN_FILENO)
+		close(fd);
+	fd = file ? open(file, O_RDONLY | O_CLOEXEC | (file_line ? O_NONBLOCK : 0)) : STDIN_FILENO;
 	if (fd < 0)
 		die("%s: %s", file, strerror(errno));
 	if (!file && isatty(fd))
@@ -477,6 +493,7 @@ static void read_key(const char *file, int hex)
 		length += got;
 	}
 	close(fd);
+	fd = -1;
 	if (length >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
 		die("the key begins with a byte-order mark (UTF-8), which an editor has written; "
 		    "\"sed '1s/^\\xef\\xbb\\xbf//'\" takes it out");
@@ -510,6 +527,7 @@ static void read_key(const char *file, int hex)
 		memcpy(key.key, begin, length);
 	}
 	key.keylen = length;
+	explicit_bzero(text, sizeof(text));
 }
 
 static const char *const words_with_value[] = {
@@ -566,6 +584,8 @@ static void check_kind(const char *word, int is_policy)
 	size_t i;
 	int fits = !is_policy;
 
+	if (!strcmp(word, "policy") && !(key.flags & TCP_AUTHOPT_KEY_DEL))
+		die("policy: this is for \"del\" only; see \"tcp-authopt-key help\"");
 	for (i = 0; i < sizeof(anywhere) / sizeof(anywhere[0]); i++)
 		if (!strcmp(word, anywhere[i]))
 			return;
@@ -577,11 +597,26 @@ static void check_kind(const char *word, int is_policy)
 		    is_policy ? "this is not for a policy" : "this is for \"require\" only");
 }
 
-/* Fills the key from the words of a command, of which the first is the program's name. */
-static void parse(int argc, char **argv)
+/* Where a key is to be read: its file, or NULL for standard input. */
+struct source {
+	const char *file;
+	int hex;
+};
+
+/* A deletion needs no key, and a policy has none. */
+static int has_key(void)
 {
-	const char *file = NULL;
-	int send_id = -1, recv_id = -1, hex = 0, force = 0, is_policy = 0;
+	return !(key.flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT | TCP_AUTHOPT_KEY_DEL));
+}
+
+/*
+ * Fills the key, but for its bytes, from the words of a command, of which the first is the program's
+ * name. Gives where the bytes are.
+ */
+static struct source parse(int argc, char **argv)
+{
+	struct source source = { NULL, 0 };
+	int send_id = -1, recv_id = -1, force = 0, is_policy = 0;
 	int flags = parse_command(argv[1]), i, j;
 
 	memset(&key, 0, sizeof(key));
@@ -603,7 +638,7 @@ static void parse(int argc, char **argv)
 			if (!strcmp(word, argv[j]))
 				die("%s is given twice", word);
 		if (!strcmp(word, "hex")) {
-			hex = 1;
+			source.hex = 1;
 			continue;
 		} else if (!strcmp(word, "exclude-options")) {
 			key.flags |= TCP_AUTHOPT_KEY_EXCLUDE_OPTS;
@@ -627,7 +662,7 @@ static void parse(int argc, char **argv)
 		} else if (!strcmp(word, "algorithm")) {
 			key.alg = parse_algorithm(value);
 		} else if (!strcmp(word, "key-file")) {
-			file = value;
+			source.file = value;
 		} else if (!strcmp(word, "local")) {
 			parse_local(value);
 		} else if (!strcmp(word, "port")) {
@@ -662,11 +697,9 @@ static void parse(int argc, char **argv)
 		       TCP_AUTHOPT_KEY_SEND_LIFETIME_END, key.send_lifetime_end);
 	check_lifetime("accept", TCP_AUTHOPT_KEY_RECV_LIFETIME_BEGIN, key.recv_lifetime_begin,
 		       TCP_AUTHOPT_KEY_RECV_LIFETIME_END, key.recv_lifetime_end);
-	if (is_policy || key.flags & TCP_AUTHOPT_KEY_DEL)
-		return;
-	if (file_line && (!file || *file != '/'))
+	if (has_key() && file_line && (!source.file || *source.file != '/'))
 		die("in a file a key needs \"key-file\", and a path that begins with /");
-	read_key(file, hex);
+	return source;
 }
 
 /* Without it the kernel's own TCP-AO would get the call. */
@@ -687,6 +720,7 @@ static void give(void)
 		die("socket: %s", strerror(errno));
 	error = setsockopt(fd, IPPROTO_TCP, TCP_AUTHOPT_KEY, &key, sizeof(key)) ? errno : 0;
 	close(fd);
+	explicit_bzero(key.key, sizeof(key.key));
 	if (!error)
 		return;
 	if (error == EPERM)
@@ -712,30 +746,41 @@ static void give(void)
 
 struct entry {
 	unsigned int line;
-	struct tcp_authopt_key key;
+	struct tcp_authopt_key key; /* without its bytes */
+	struct source source;
 };
 
 static struct entry *entries;
 static size_t number;
 
-/* What was wrong: a line that adds a key, or any other, which may have been meant for a policy. */
+/* What was wrong: a key that was understood, or anything else, which may have been a policy. */
 static int keys_failed, others_failed;
 
 /* Takes a line apart and adds what it says to the entries. */
 static void parse_line(char *text, size_t length)
 {
 	char *words[64] = { "tcp-authopt-key" }, *rest = text;
+	struct entry entry = { .line = file_line };
+	struct entry *more;
 	int count = 1;
 
 	if (strlen(text) != length)
 		die("the line has a zero byte: this is no text");
+	if (file_line == 1 && !strncmp(text, "\xef\xbb\xbf", 3))
+		die("the file begins with a byte-order mark (UTF-8), which an editor has written; "
+		    "\"sed -i '1s/^\\xef\\xbb\\xbf//'\" takes it out");
 	if (strchr(text, '\r'))
 		die("the line has a carriage return: lines end as on Windows, by CRLF; \"sed -i 's/\\r$//'\" "
 		    "takes that out");
-	text[strcspn(text, "\n")] = '\0';
-	while ((words[count] = strtok_r(rest, " \t", &rest)) && *words[count] != '#')
+	if (!length || text[length - 1] != '\n')
+		die("the file ends within this line, or a newline is missing: was all of it written?");
+	text[length - 1] = '\0';
+	while ((words[count] = strtok_r(rest, " \t", &rest)) && *words[count] != '#') {
+		if (strchr(words[count], '#') && strcmp(words[count - 1], "key-file"))
+			die("%s: a comment begins with a blank and a #", words[count]);
 		if (++count == sizeof(words) / sizeof(words[0]) - 1)
 			die("these are more words than any command has");
+	}
 	words[count] = NULL;
 	if (count == 1)
 		return;
@@ -743,80 +788,90 @@ static void parse_line(char *text, size_t length)
 		die("%s: neither add, require nor exempt, which are what a file can say", words[1]);
 	if (count == 2)
 		die("%s lacks a PEER", words[1]);
-	parse(count, words);
-	entries = reallocarray(entries, number + 1, sizeof(*entries));
-	if (!entries)
-		abort(); /* as with so little memory nothing can be told */
-	entries[number].line = file_line;
-	entries[number++].key = key;
+	entry.source = parse(count, words);
+	entry.key = key;
+	if (entry.source.file)
+		entry.source.file = strdup(entry.source.file);
+	more = reallocarray(entries, number + 1, sizeof(*entries));
+	entries = more ?: entries;
+	if (!more || (has_key() && !entry.source.file))
+		die("there is no memory for this line");
+	entries[number++] = entry;
 }
 
 static void parse_file(FILE *file)
 {
 	static char *text;
-	static unsigned int line;
 	static size_t size;
-	static int is_key; /* all static, as the errors jump */
+	static unsigned int line; /* all static, as the errors jump */
 	ssize_t length;
 
-	check_modes(file_name, fileno(file), 0);
 	while ((length = getline(&text, &size, file)) >= 0) {
-		const char *word = text + strspn(text, " \t");
-
-		is_key = strcspn(word, " \t\n") == 3 && !strncmp(word, "add", 3);
-
 		file_line = ++line;
 		if (!setjmp(line_is_wrong))
 			parse_line(text, length);
-		else if (is_key)
-			keys_failed = 1;
 		else
 			others_failed = 1;
 	}
+	file_line = line + 1;
+	/* Of a line for which it has no memory getline() tells by its result only. */
+	if (!setjmp(line_is_wrong)) {
+		if (!feof(file))
+			die("%s; this line and all behind it are not read", strerror(errno));
+		if (!line)
+			die("the file is empty: one that is to say nothing has a comment");
+	} else {
+		others_failed = 1;
+	}
 	file_line = 0;
-	if (ferror(file))
-		die("%s: %s", file_name, strerror(errno));
 }
 
-/* Adds the entries of the kind that has these flags. */
-static void give_all(__u32 kind)
+/* Adds all policies, or reads all keys and adds them. */
+static void give_all(int keys, int only_check)
 {
 	static size_t i;
 
 	for (i = 0; i < number; i++) {
 		key = entries[i].key;
-		if ((key.flags & (TCP_AUTHOPT_KEY_REQUIRE | TCP_AUTHOPT_KEY_EXEMPT)) != kind)
+		if (has_key() != keys)
 			continue;
 		file_line = entries[i].line;
-		if (!setjmp(line_is_wrong))
-			give();
-		else if (kind)
-			others_failed = 1;
-		else
+		if (!setjmp(line_is_wrong)) {
+			if (keys)
+				read_key(entries[i].source.file, entries[i].source.hex);
+			if (!only_check)
+				give();
+		} else if (keys) {
 			keys_failed = 1;
+		} else {
+			others_failed = 1;
+		}
 	}
 	file_line = 0;
 }
 
 /*
- * The policies go first, so that nothing is unsigned for as long as the rest takes, or where some of
- * it is wrong.
+ * The policies go first, and before any key is read, so that nothing is unsigned for as long as the
+ * rest takes, or where some of it is wrong. They go in their order: of two with the same criteria the
+ * later one counts, as if they had been typed.
  */
 static int do_file(const char *name, int only_check)
 {
-	FILE *file = fopen(name, "re");
+	int fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
 
 	if (!file)
 		die("%s: %s", name, strerror(errno));
+	check_modes(name, fd, 0);
+	/* Who reads what is wrong may have ended; that holds up nothing either. */
+	signal(SIGPIPE, SIG_IGN);
 	file_name = name;
 	parse_file(file);
 	fclose(file);
-	if (!only_check) {
+	if (!only_check)
 		check_module();
-		give_all(TCP_AUTHOPT_KEY_REQUIRE);
-		give_all(TCP_AUTHOPT_KEY_EXEMPT);
-		give_all(0);
-	}
+	give_all(0, only_check);
+	give_all(1, only_check);
 	return others_failed ? 1 : keys_failed ? 3 : 0;
 }
 
@@ -824,7 +879,9 @@ int main(int argc, char **argv)
 {
 	int is_file = argc > 1 && (!strcmp(argv[1], "load") || !strcmp(argv[1], "check"));
 	int is_known = is_file || (argc > 1 && parse_command(argv[1]) >= 0);
+	struct source source;
 
+	prctl(PR_SET_DUMPABLE, 0); /* a core would have keys in it */
 	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
 		return 0;
@@ -842,7 +899,9 @@ int main(int argc, char **argv)
 	}
 	if (is_file)
 		return do_file(argv[2], !strcmp(argv[1], "check"));
-	parse(argc, argv);
+	source = parse(argc, argv);
+	if (has_key())
+		read_key(source.file, source.hex);
 	check_module();
 	give();
 	return 0;

@@ -178,6 +178,13 @@ def test_key_of_a_file(command, tmp_path):
     assert rows() == []
 
 
+def test_key_of_a_slow_pipe(command):
+    """It is waited for."""
+    script = '"$0" "$@" key-file <(sleep 0.5; echo secret)'
+    subprocess.run(["bash", "-c", script, command, "add", "any", *IDS], check=True)
+    subprocess.run([command, "del", "any", *IDS], check=True)
+
+
 BEHIND = "bits are set behind the prefix"
 BEHIND_IT = "a port is written behind"
 NO_PEER = 'neither an address, nor a prefix ADDRESS/LENGTH, nor "any"; names are not looked up'
