@@ -475,7 +475,7 @@ class Link:
         if self._audit is None or terms != self._terms:
             self._audit, self._terms = Audit(self.policy(unsigned=unsigned)), terms
         records = self._audit.report.records
-        while len(records) != self.tap.counted():
+        while not self.tap.has(len(records)):
             for frame in self.tap.settle()[len(records) :]:
                 self._audit.feed(frame)
         self.report = Report(self._audit.policy, records)

@@ -98,6 +98,10 @@ def through_all_cpus() -> None:
     os.sched_setaffinity(0, cpus)
 
 
+TX_DROP = 11
+"""A field of /proc/net/dev."""
+
+
 class Tap:
     """Captures every frame of an interface into a socket's buffer, which nothing has to empty.
 
@@ -112,7 +116,7 @@ class Tap:
         with namespace.entered():
             self._counts = os.open("/proc/self/net/dev", os.O_RDONLY)
         for _ in ticks(f"a moment's silence on {interface}"):
-            self._base = self._packets()
+            self._base, self._lost = self._packets(), self._count(TX_DROP)
             self._socket = self._open()
             # A frame between the count and the tap would be missed, and one that was counted, but
             # not yet passed on, be captured: neither may have come.
@@ -124,11 +128,14 @@ class Tap:
 
     def _packets(self) -> int:
         """The interface's own count of packets received and sent."""
+        return self._count(1) + self._count(9)
+
+    def _count(self, field: int) -> int:
+        """A field of its line in /proc/net/dev."""
         for line in os.pread(self._counts, 1 << 16, 0).decode().splitlines():
             name, _, numbers = line.partition(":")
             if name.strip() == self.interface:
-                fields = numbers.split()
-                return int(fields[1]) + int(fields[9])
+                return int(numbers.split()[field])
         raise LookupError(self.interface)
 
     def _open(self) -> socket.socket:
@@ -155,9 +162,13 @@ class Tap:
         self.drops += struct.unpack("=II", statistics)[1]
         return self.frames
 
-    def counted(self) -> int:
-        """How many packets the interface has counted since the tap was opened."""
-        return self._packets() - self._base
+    def has(self, captured: int) -> bool:
+        """Whether so many frames are all that the interface has counted since the tap was opened.
+
+        What it could not send, since the other end was not up, may be among them.
+        """
+        counted = self._packets() - self._base
+        return counted <= captured <= counted + self._count(TX_DROP) - self._lost
 
     def settle(self, seconds: float = 5.0) -> list[Frame]:
         """Waits until all that the interface counted is here and no more is coming."""
@@ -165,10 +176,9 @@ class Tap:
         for _ in ticks(f"{self.interface} to be captured completely", seconds):
             captured = len(self.drain())
             # Counted last: what comes in between must not make up for a frame that is missing.
-            counted = self.counted()
-            if captured == counted == seen:
+            if captured == seen and self.has(captured):
                 return self.frames
-            seen = counted
+            seen = captured
         raise AssertionError("ticks() ends by itself")
 
     def close(self) -> None:
