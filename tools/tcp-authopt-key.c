@@ -477,6 +477,7 @@ static void read_key(const char *file, int hex)
 	size_t length = 0, i;
 	ssize_t got = 1;
 
+	prctl(PR_SET_DUMPABLE, 0); /* a core would have the key in it */
 	if (fd > STDIN_FILENO)
 		close(fd);
 	fd = file ? open(file, O_RDONLY | O_CLOEXEC | (file_line ? O_NONBLOCK : 0)) : STDIN_FILENO;
@@ -881,7 +882,6 @@ int main(int argc, char **argv)
 	int is_known = is_file || (argc > 1 && parse_command(argv[1]) >= 0);
 	struct source source;
 
-	prctl(PR_SET_DUMPABLE, 0); /* a core would have keys in it */
 	if (argc == 2 && (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))) {
 		fputs(usage, stdout);
 		return 0;

@@ -7,6 +7,7 @@ of a connection can be held by one process. Each test has namespaces, and so key
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,6 +149,15 @@ def wall() -> Iterator[Wall]:
     wall = Wall()
     yield wall
     wall.restore()
+
+
+@pytest.fixture(scope="session")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The key command."""
+    tree, program = Path(__file__).parents[2], tmp_path_factory.mktemp("tools") / "tcp-authopt-key"
+    source, include = tree / "tools/tcp-authopt-key.c", tree / "include/uapi"
+    subprocess.run(["cc", "-Wall", "-Werror", f"-I{include}", "-o", program, source], check=True)
+    return program
 
 
 @pytest.fixture

@@ -13,17 +13,7 @@ pytestmark = pytest.mark.ours
 nowhere = pytest.mark.usefixtures("same_namespace")
 fresh = pytest.mark.usefixtures("sock")
 
-REPO = Path(__file__).resolve().parent.parent.parent
 SECRET = b"for both ends"
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    """The key command, compiled as its first lines say."""
-    program = tmp_path_factory.mktemp("tools") / "tcp-authopt-key"
-    source, include = REPO / "tools/tcp-authopt-key.c", REPO / "include/uapi"
-    subprocess.run(["cc", "-Wall", "-Werror", f"-I{include}", "-o", program, source], check=True)
-    return program
 
 
 @pytest.fixture(scope="module")

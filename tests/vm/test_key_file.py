@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,20 +12,10 @@ from netns import Namespace
 
 pytestmark = pytest.mark.ours
 
-REPO = Path(__file__).resolve().parent.parent.parent
 SECRET = b"for both ends\n"
 BOTH = "add, require nor exempt, which are what a file can say"
 WHOLE = 'in a file a key needs "key-file", and a path that begins with /'
 KEYS_ONLY, ANY = 3, 1
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    """The key command."""
-    program = tmp_path_factory.mktemp("tools") / "tcp-authopt-key"
-    source, include = REPO / "tools/tcp-authopt-key.c", REPO / "include/uapi"
-    subprocess.run(["cc", "-Wall", "-Werror", f"-I{include}", "-o", program, source], check=True)
-    return program
 
 
 def few(what: int, number: int) -> Callable[[], None]:
