@@ -29,7 +29,7 @@ use crate::proto::conn::Context;
 use crate::proto::conn::Numbers;
 use crate::proto::criteria::Pair;
 use crate::proto::error::Error;
-use crate::proto::select;
+use crate::proto::select::send_and_rnext_key;
 use crate::proto::sne::Sne;
 use crate::proto::wire::AoOption;
 use crate::proto::wire::KeyId;
@@ -139,10 +139,9 @@ fn choose<'g>(
     grounds: Grounds,
     now: u64,
 ) -> Result<(&'g Mkt, TrafficKey), Error> {
-    let matching = || conn.net.keys.matching(guard, pair);
+    let matching = conn.net.keys.matching(guard, pair);
     let preferences = conn.net.preferences();
-    let send = select::send_key(matching(), grounds.preferred, preferences, now);
-    let next = select::rnext_key(matching(), preferences, now);
+    let (send, next) = send_and_rnext_key(matching, grounds.preferred, preferences, now);
     let mkt = send.key.ok_or(Error::NoKey)?;
     let spec = mkt.spec();
     let rnext = next.key.map(|mkt| mkt.spec().recv_id);

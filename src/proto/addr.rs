@@ -123,15 +123,11 @@ impl Addr {
 
     /// The address with all bits past the first `len` cleared.
     pub fn masked(&self, len: u8) -> Self {
-        let mut masked = *self;
-        for (byte, first_bit) in masked.bytes.iter_mut().zip((0u8..).step_by(8)) {
-            *byte &= match len.saturating_sub(first_bit) {
-                0 => 0,
-                kept @ 1..=7 => 0xffu8 << (8 - kept),
-                _ => 0xff,
-            };
+        let past = u128::MAX.checked_shr(len.into()).unwrap_or(0);
+        Self {
+            bytes: (self.to_bits() & !past).to_be_bytes(),
+            ..*self
         }
-        masked
     }
 }
 

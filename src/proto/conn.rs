@@ -21,7 +21,7 @@ pub fn preferred(flags: &SockFlags, peer_rnext: Option<KeyId>) -> Option<KeyId> 
 }
 
 /// The RNextKeyID to send: the locked one, else the `recv_id` of the key that
-/// [`super::select::rnext_key`] chose, else of the key that signs.
+/// [`super::select::send_and_rnext_key`] chose, else of the key that signs.
 pub fn rnext_id(flags: &SockFlags, chosen: Option<KeyId>, of_send_key: KeyId) -> KeyId {
     flags.lock_rnext.or(chosen).unwrap_or(of_send_key)
 }

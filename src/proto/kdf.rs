@@ -45,19 +45,59 @@ pub fn traffic_key<K: MacKey>(
     // for no algorithm needs more than one block of its PRF.
     let output_bits = alg.traffic_key_len() as u16 * 8;
     prf.mac(&mut buf, |state| {
-        state.update(b"\x01TCP-AO");
-        state.update(ends.src.unmapped().octets());
-        state.update(ends.dst.unmapped().octets());
-        state.update(&ends.src_port.to_be_bytes());
-        state.update(&ends.dst_port.to_be_bytes());
-        state.update(&isns.src.0.to_be_bytes());
-        state.update(&isns.dst.0.to_be_bytes());
-        state.update(&output_bits.to_be_bytes());
+        let mut input = Gathered::new(state);
+        input.add(b"\x01TCP-AO");
+        input.add(ends.src.unmapped().octets());
+        input.add(ends.dst.unmapped().octets());
+        input.add(&ends.src_port.to_be_bytes());
+        input.add(&ends.dst_port.to_be_bytes());
+        input.add(&isns.src.0.to_be_bytes());
+        input.add(&isns.dst.0.to_be_bytes());
+        input.add(&output_bits.to_be_bytes());
+        input.hash();
     });
     out.set(alg, significant(alg, &buf));
 
     K::erase(&mut buf);
     prf.wipe();
+}
+
+/// What a MAC is to be computed over, which comes in small pieces: to hash each for itself costs more
+/// than its bytes do.
+struct Gathered<'s, S> {
+    state: &'s mut S,
+    buf: [u8; 64],
+    len: usize,
+}
+
+impl<'s, S: MacState> Gathered<'s, S> {
+    fn new(state: &'s mut S) -> Self {
+        Self {
+            state,
+            buf: [0; 64],
+            len: 0,
+        }
+    }
+
+    fn add(&mut self, piece: &[u8]) {
+        let free = self.buf.get_mut(self.len..);
+        match free.and_then(|free| free.get_mut(..piece.len())) {
+            Some(room) => {
+                room.copy_from_slice(piece);
+                self.len = self.len.saturating_add(piece.len());
+            }
+            None => {
+                self.hash();
+                self.state.update(piece);
+            }
+        }
+    }
+
+    /// Hashes what has come since the last time.
+    fn hash(&mut self) {
+        self.state.update(self.buf.get(..self.len).unwrap_or(&[]));
+        self.len = 0;
+    }
 }
 
 /// The part of a finished MAC that is not padding.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! setsockopt   sockopt::route_set -> mkt::parse_key -> KeySpec::{identity, overlaps, same_mkt}
-//! transmit     select::{send_key, rnext_key} -> conn::isns_and_sne -> kdf::traffic_key (once)
+//! transmit     select::send_and_rnext_key -> conn::isns_and_sne -> kdf::traffic_key (once)
 //!              -> wire::AoOption::emit -> segment::MacHead -> mac::MacState
 //! receive      wire::parse_auth -> verdict::first_step -> conn::isns_and_sne
 //!              -> select::recv_key -> kdf::traffic_key (once) -> segment::MacHead

@@ -81,34 +81,54 @@ pub fn send_key<C: Candidate>(
     preferences: Preferences,
     now: u64,
 ) -> Chosen<C> {
-    choose(matching, KeySpec::send_validity, now, |key, validity| {
-        let spec = key.spec();
-        (
-            Some(spec.send_id) == preferred,
-            spec.criteria.specificity(),
-            preferences.rule.rank(validity),
-            Reverse(spec.send_id),
-            key.serial(),
-        )
-    })
+    let rank = |key: &C, validity| send_rank(key, validity, preferred, preferences);
+    choose(matching, KeySpec::send_validity, now, rank)
 }
 
-/// The key to ask the peer for: in the order of [`send_key`], with no preference, on receive
-/// validity and `recv_id`.
-pub fn rnext_key<C: Candidate>(
+/// The key to sign with, as [`send_key`] chooses it, and the key to ask the peer for: in the same
+/// order, with no preference, on receive validity and `recv_id`.
+pub fn send_and_rnext_key<C: Candidate>(
     matching: impl Iterator<Item = C>,
+    preferred: Option<KeyId>,
     preferences: Preferences,
     now: u64,
-) -> Chosen<C> {
-    choose(matching, KeySpec::recv_validity, now, |key, validity| {
-        let spec = key.spec();
-        (
-            spec.criteria.specificity(),
-            preferences.rule.rank(validity),
-            Reverse(spec.recv_id),
-            key.serial(),
-        )
-    })
+) -> (Chosen<C>, Chosen<C>) {
+    let (mut send, mut rnext) = (Choice::new(now), Choice::new(now));
+    for key in matching {
+        send.offer(key, key.spec().send_validity(), |validity| {
+            send_rank(&key, validity, preferred, preferences)
+        });
+        rnext.offer(key, key.spec().recv_validity(), |validity| {
+            rnext_rank(&key, validity, preferences)
+        });
+    }
+    (send.made(), rnext.made())
+}
+
+fn send_rank(
+    key: &impl Candidate,
+    validity: Lifetime,
+    preferred: Option<KeyId>,
+    preferences: Preferences,
+) -> impl Ord {
+    let spec = key.spec();
+    (
+        Some(spec.send_id) == preferred,
+        spec.criteria.specificity(),
+        preferences.rule.rank(validity),
+        Reverse(spec.send_id),
+        key.serial(),
+    )
+}
+
+fn rnext_rank(key: &impl Candidate, validity: Lifetime, preferences: Preferences) -> impl Ord {
+    let spec = key.spec();
+    (
+        spec.criteria.specificity(),
+        preferences.rule.rank(validity),
+        Reverse(spec.recv_id),
+        key.serial(),
+    )
 }
 
 /// The key that a segment with this KeyID must be signed with, any that is valid to receive with
@@ -155,24 +175,49 @@ fn choose<C: Candidate, Rank: Ord>(
     now: u64,
     rank: impl Fn(&C, Lifetime) -> Rank,
 ) -> Chosen<C> {
-    let mut best = None;
-    let mut holds = Window::ALWAYS;
+    let mut choice = Choice::new(now);
     for key in keys {
-        let Some(validity) = validity(key.spec()) else {
-            continue;
-        };
-        // A key that loses now counts too: it may win once another one ends.
-        holds = holds.and(validity.steady(now));
-        if !validity.contains(now) {
-            continue;
-        }
-        let rank = rank(&key, validity);
-        if best.as_ref().is_none_or(|(highest, _)| rank > *highest) {
-            best = Some((rank, key));
+        choice.offer(key, validity(key.spec()), |validity| rank(&key, validity));
+    }
+    choice.made()
+}
+
+/// A choice that is being made.
+struct Choice<C, Rank> {
+    now: u64,
+    best: Option<(Rank, C)>,
+    holds: Window,
+}
+
+impl<C: Candidate, Rank: Ord> Choice<C, Rank> {
+    fn new(now: u64) -> Self {
+        Self {
+            now,
+            best: None,
+            holds: Window::ALWAYS,
         }
     }
-    Chosen {
-        key: best.map(|(_, key)| key),
-        holds,
+
+    /// One more key. `validity`: when it may be used; `None`: never.
+    fn offer(&mut self, key: C, validity: Option<Lifetime>, rank: impl FnOnce(Lifetime) -> Rank) {
+        let Some(validity) = validity else {
+            return;
+        };
+        // A key that loses now counts too: it may win once another one ends.
+        self.holds = self.holds.and(validity.steady(self.now));
+        if !validity.contains(self.now) {
+            return;
+        }
+        let rank = rank(validity);
+        if self.best.as_ref().is_none_or(|(highest, _)| rank > *highest) {
+            self.best = Some((rank, key));
+        }
+    }
+
+    fn made(self) -> Chosen<C> {
+        Chosen {
+            key: self.best.map(|(_, key)| key),
+            holds: self.holds,
+        }
     }
 }

@@ -11,7 +11,7 @@ use tcp_authopt::proto::mkt::Lifetime;
 use tcp_authopt::proto::mkt::Window;
 use tcp_authopt::proto::select::any_match;
 use tcp_authopt::proto::select::recv_key;
-use tcp_authopt::proto::select::rnext_key;
+use tcp_authopt::proto::select::send_and_rnext_key;
 use tcp_authopt::proto::select::send_key;
 use tcp_authopt::proto::select::Chosen;
 use tcp_authopt::proto::select::Preferences;
@@ -45,6 +45,15 @@ const fn tolerant(seconds: u32) -> Preferences {
         rule: Rule::LongestLifetime,
         accept_tolerance: seconds,
     }
+}
+
+/// The key to ask for, of those that are chosen in one pass.
+fn rnext_key<'k>(
+    keys: impl Iterator<Item = Entry<'k>>,
+    preferences: Preferences,
+    now: u64,
+) -> Chosen<Entry<'k>> {
+    send_and_rnext_key(keys, None, preferences, now).1
 }
 
 /// Index of the key to send with; in whichever order the keys come.
@@ -646,8 +655,9 @@ proptest! {
             .collect();
         let keys_again = || keys.iter().copied();
 
-        let send = send_key(keys_again(), id, preferences, now);
-        let rnext = rnext_key(keys_again(), preferences, now);
+        let (send, rnext) = send_and_rnext_key(keys_again(), id, preferences, now);
+        let alone = send_key(keys_again(), id, preferences, now);
+        prop_assert_eq!((index(send), send.holds), (index(alone), alone.holds));
         let recv = recv_key(keys_again(), keyid, preferences, now);
         prop_assert!([send, rnext, recv].iter().all(|chosen| chosen.holds.contains(now)));
         for time in 0..24 {
