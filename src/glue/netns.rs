@@ -85,11 +85,16 @@ impl Netns {
 
     /// Some key that matches the connection may be used to send.
     pub(super) fn may_send(&self, pair: &Pair) -> bool {
+        self.matches_and_may_send(pair).1
+    }
+
+    /// Both: [`Self::is_keyed`], and [`Self::may_send`].
+    pub(super) fn matches_and_may_send(&self, pair: &Pair) -> (bool, bool) {
         let guard = rcu::read_lock();
-        let matching = self.keys.matching(&guard, pair);
-        select::send_key(matching, None, self.preferences(), now())
-            .key
-            .is_some()
+        let mut matches = false;
+        let matching = self.keys.matching(&guard, pair).inspect(|_| matches = true);
+        let send = select::send_key(matching, None, self.preferences(), now());
+        (matches, send.key.is_some())
     }
 
     /// The first position from `from` on that has a line in this file.

@@ -143,6 +143,28 @@ pub fn syn(keyed: bool, signed: bool, joins_mptcp: bool, crowd: Option<Crowd>) -
     }
 }
 
+/// What a signed SYN is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing.
+    None,
+    /// A SYN-ACK without TCP-AO, as it is where no key matches (RFC 5925 7.5).
+    Unsigned,
+    /// A signed SYN-ACK.
+    Signed,
+}
+
+/// What a listener answers a signed SYN with. `keyed`: the connection is to be protected. `may_send`: a
+/// key that matches may be used to send. `cookie`: no request is made, since the peer's first key came
+/// after [`syn`] had been asked.
+pub fn answer(keyed: bool, may_send: bool, cookie: bool) -> Answer {
+    match (keyed, may_send && !cookie) {
+        (false, _) => Answer::Unsigned,
+        (true, false) => Answer::None,
+        (true, true) => Answer::Signed,
+    }
+}
+
 /// What a listener makes a new connection of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

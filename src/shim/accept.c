@@ -47,14 +47,11 @@ static bool tao_is_crowded(const struct sock *sk)
  * requests, gets a request with an ISN that is new: to the stack it is as if a TIME-WAIT socket had
  * let it begin anew. See syn() in src/proto/verdict.rs.
  */
-bool tao_before_conn_request(struct ftrace_regs *fregs)
+static noinline bool tao_refuses_syn(const struct request_sock_ops *rsk_ops,
+				     const struct tcp_request_sock_ops *af_ops,
+				     const struct sock *sk, struct tcp_ao_info *info,
+				     struct sk_buff *skb)
 {
-	const struct request_sock_ops *rsk_ops = TAO_ARG(fregs, 0, const struct request_sock_ops *);
-	const struct tcp_request_sock_ops *af_ops =
-		TAO_ARG(fregs, 1, const struct tcp_request_sock_ops *);
-	const struct sock *sk = TAO_ARG(fregs, 2, const struct sock *);
-	struct sk_buff *skb = TAO_ARG(fregs, 3, struct sk_buff *);
-	struct tcp_ao_info *info = tao_ao_info(sk);
 	const struct tao_conn *conn = tao_ours(info);
 	const struct tcphdr *th = tcp_hdr(skb);
 	struct net *net = sock_net(sk);
@@ -91,6 +88,18 @@ bool tao_before_conn_request(struct ftrace_regs *fregs)
 	}
 }
 
+bool tao_before_conn_request(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 2, const struct sock *);
+	struct tcp_ao_info *info = tao_ao_info(sk);
+
+	if (!tao_ours(info) && !tao_stand_in(sk))
+		return false;
+	return tao_refuses_syn(TAO_ARG(fregs, 0, const struct request_sock_ops *),
+			       TAO_ARG(fregs, 1, const struct tcp_request_sock_ops *), sk, info,
+			       TAO_ARG(fregs, 3, struct sk_buff *));
+}
+
 int tao_drop_syn(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops,
 		 struct sock *sk, struct sk_buff *skb)
 {
@@ -99,33 +108,28 @@ int tao_drop_syn(struct request_sock_ops *rsk_ops, const struct tcp_request_sock
 }
 
 /*
- * A signed SYN that was accepted without a key gets an unsigned SYN-ACK. One that has to be signed
- * and cannot be is not sent: for want of a key, or because SO_REUSEPORT has handed the request to a
- * listener without state.
+ * Whether the SYN-ACK for a signed SYN may go, signed or not. It may not where SO_REUSEPORT has
+ * handed the request to a listener without state.
  */
-bool tao_before_make_synack(struct ftrace_regs *fregs)
+static noinline bool tao_may_answer(const struct sock *sk, struct request_sock *req, bool cookie,
+				    bool first)
 {
-	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
-	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
-	/* The upper half of the register of an enum is anything. */
-	bool cookie = TAO_ARG(fregs, 4, int) == TCP_SYNACK_COOKIE;
-	const struct sk_buff *syn = TAO_ARG(fregs, 5, const struct sk_buff *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
-	struct tao_conn *conn = tao_of_listener(sk, info);
+	const struct tao_conn *conn = tao_of_listener(sk, info);
 	struct tao_ends ends;
 
-	if (!tcp_rsk(req)->used_tcp_ao)
-		return false;
 	if (!conn)
-		return !info;
+		return info;
 	tao_ends_of_sock(req_to_sk(req), &ends);
-	if (syn)
-		tcp_rsk(req)->used_tcp_ao = tao_rust_keyed(conn, &ends);
-	if (!tcp_rsk(req)->used_tcp_ao)
+	switch (tao_rust_answer(conn, &ends, cookie, first)) {
+	case TAO_ANSWER_NONE:
 		return false;
-	/* The peer's first key came after tao_before_conn_request() had asked for one. */
-	if (cookie)
+	case TAO_ANSWER_UNSIGNED:
+		tcp_rsk(req)->used_tcp_ao = 0;
 		return true;
+	case TAO_ANSWER_SIGNED:
+		break;
+	}
 	/*
 	 * AF_SMC is refused here, and to the socket by tao_protect(); and so is MPTCP, for which there
 	 * would be no room, and whose other subflows need not be signed: the child is of TCP.
@@ -134,7 +138,19 @@ bool tao_before_make_synack(struct ftrace_regs *fregs)
 #if IS_ENABLED(CONFIG_MPTCP)
 	tcp_rsk(req)->is_mptcp = 0;
 #endif
-	return !tao_rust_may_send(conn, &ends);
+	return true;
+}
+
+/* Every SYN-ACK: see answer() in src/proto/verdict.rs for those that the stack would sign. */
+bool tao_before_make_synack(struct ftrace_regs *fregs)
+{
+	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
+	struct request_sock *req = TAO_ARG(fregs, 2, struct request_sock *);
+	/* The upper half of the register of an enum is anything. */
+	bool cookie = TAO_ARG(fregs, 4, int) == TCP_SYNACK_COOKIE;
+	bool first = TAO_ARG(fregs, 5, const struct sk_buff *);
+
+	return tcp_rsk(req)->used_tcp_ao && !tao_may_answer(sk, req, cookie, first);
 }
 
 /* The caller takes it for a lack of memory. */
@@ -188,6 +204,18 @@ struct tcp_ao_key *tao_lookup_rsk(const struct sock *sk, struct request_sock *re
 	return NULL;
 }
 
+static noinline bool tao_refuses_native_child(const struct sock *newsk,
+					      const struct request_sock *req)
+{
+	const struct tao_conn *stand_in = tao_stand_in_for_sock(newsk);
+	struct tao_ends ends;
+
+	if (!stand_in)
+		return false;
+	tao_ends_of_sock(newsk, &ends);
+	return tao_rust_refuses_native(stand_in, newsk, &ends, tcp_rsk(req)->used_tcp_ao);
+}
+
 /*
  * SO_REUSEPORT may have handed a signed request to a listener without state. One with state of the
  * kernel's own TCP-AO makes its children itself, unless a policy has something against that.
@@ -198,18 +226,11 @@ bool tao_ours_copy_all(struct ftrace_regs *fregs)
 	const struct request_sock *req = TAO_ARG(fregs, 2, const struct request_sock *);
 	struct tcp_ao_info *info = tao_ao_info(sk);
 	const struct sock *newsk = TAO_ARG(fregs, 1, const struct sock *);
-	const struct tao_conn *stand_in;
-	struct tao_ends ends;
 
 	if (!info)
-		return tcp_rsk(req)->used_tcp_ao || tao_stand_in_for_sock(newsk);
-	if (tao_ours(info))
-		return true;
-	stand_in = tao_stand_in_for_sock(newsk);
-	if (!stand_in)
-		return false;
-	tao_ends_of_sock(newsk, &ends);
-	return tao_rust_refuses_native(stand_in, newsk, &ends, tcp_rsk(req)->used_tcp_ao);
+		return tcp_rsk(req)->used_tcp_ao ||
+		       (tao_stand_in(sk) && tao_stand_in_for_sock(newsk));
+	return tao_ours(info) || (tao_stand_in(sk) && tao_refuses_native_child(newsk, req));
 }
 
 /* Whether @newsk, which the stack makes of @th, is to be, and whether it is protected. */

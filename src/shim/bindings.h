@@ -11,7 +11,6 @@
 #include "query.h"
 #include "rust.h"
 #include "seam.h"
-#include "standin.h"
 #include "sysctl.h"
 #include "tao.h"
 #include "wake.h"

@@ -22,9 +22,6 @@
 #include "rust.h"
 #include "tables.h"
 
-/* A state of ours has this in tcp_ao_info.__unused, which the kernel leaves zero. */
-#define TAO_MARK	0x0a0717ad
-
 /* A key that points to this is ours, since nothing else can. */
 struct hlist_node *tao_key_mark;
 
@@ -36,12 +33,6 @@ static const struct rhashtable_params tao_parked_params = {
 };
 
 static struct rhashtable tao_parked_table;
-
-/* The state that begins with @info. NULL: @info is of the kernel's own TCP-AO, or there is none. */
-struct tao_conn *tao_ours(struct tcp_ao_info *info)
-{
-	return info && info->__unused == TAO_MARK ? (struct tao_conn *)info : NULL;
-}
 
 /*
  * The state that is attached to a full socket; the caller holds the socket lock or an RCU read
@@ -59,13 +50,16 @@ struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw)
 					      rcu_read_lock_any_held()));
 }
 
+static noinline struct tao_conn *tao_look_up_parked(const struct sock *sk)
+{
+	return rhashtable_lookup_fast(&tao_parked_table, &sk, tao_parked_params);
+}
+
 /* The state that is parked for a full socket; the caller is as that of tao_attached(). */
 struct tao_conn *tao_parked(const struct sock *sk)
 {
 	RCU_LOCKDEP_WARN(!tao_may_read(sk), "a parked state is looked for without a lock");
-	if (!atomic_read(&tao_parked_table.nelems))
-		return NULL;
-	return rhashtable_lookup_fast(&tao_parked_table, &sk, tao_parked_params);
+	return atomic_read(&tao_parked_table.nelems) ? tao_look_up_parked(sk) : NULL;
 }
 
 /*
@@ -83,9 +77,7 @@ struct tao_conn *tao_find(const struct sock *sk)
 	return tao_ours(info);
 }
 
-/*
- * Whether the socket has state of the kernel's own TCP-AO; the caller is as that of tao_attached().
- */
+/* Whether the socket has state of the kernel's own TCP-AO; the caller is as above. */
 bool tao_has_native(const struct sock *sk)
 {
 	struct tcp_ao_info *info = tao_ao_info(sk);
@@ -179,11 +171,12 @@ void tao_forget(const struct sock *sk)
 {
 	struct tao_conn *conn;
 
-	rcu_read_lock();
+	if (!atomic_read(&tao_parked_table.nelems))
+		return;
+	guard(rcu)();
 	conn = tao_parked(sk);
 	if (conn && !rhashtable_remove_fast(&tao_parked_table, &conn->parked, tao_parked_params))
 		tao_conn_put(conn);
-	rcu_read_unlock();
 }
 
 /*

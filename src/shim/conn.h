@@ -22,8 +22,16 @@ static inline struct tcp_ao_info *tao_ao_info(const struct sock *sk)
 	return rcu_dereference_check(tcp_sk(sk)->ao_info, tao_may_read(sk));
 }
 
+/* A state of ours has this in tcp_ao_info.__unused, which the kernel leaves zero. */
+#define TAO_MARK	0x0a0717ad
+
+/* The state that begins with @info. NULL: @info is of the kernel's own TCP-AO, or there is none. */
+static inline struct tao_conn *tao_ours(struct tcp_ao_info *info)
+{
+	return info && info->__unused == TAO_MARK ? (struct tao_conn *)info : NULL;
+}
+
 /* where it is */
-struct tao_conn *tao_ours(struct tcp_ao_info *info);
 struct tao_conn *tao_attached(const struct sock *sk);
 struct tao_conn *tao_attached_tw(const struct inet_timewait_sock *tw);
 struct tao_conn *tao_parked(const struct sock *sk);
@@ -44,6 +52,9 @@ void tao_forget(const struct sock *sk);
 void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv);
 void tao_leave(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
+
+/* that of a namespace: see standin.c */
+int tao_make_stand_in(const struct sock *sk);
 
 /* what is read without a lock */
 void tao_set_side(struct tao_conn *conn, struct tao_side side);

@@ -100,8 +100,11 @@ static void tao_connected_in_repair(struct sock *sk, struct tao_conn *conn)
 	inet_csk(sk)->icsk_pmtu_cookie = 0;
 }
 
-/* Whether a policy requires the connection that @sk is about to open to be protected. */
-static bool tao_is_required(const struct sock *sk)
+/*
+ * Whether a policy requires the connection that @sk is about to open to be protected. Callbacks first
+ * see whether there are policies: no more is to be paid where there are none.
+ */
+static noinline bool tao_is_required(const struct sock *sk)
 {
 	const struct tao_conn *stand_in = tao_stand_in_for_sock(sk);
 	struct tao_ends ends;
@@ -117,7 +120,7 @@ bool tao_ours_connect(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 
-	return tao_find(sk) || tao_is_required(sk);
+	return tao_find(sk) || (tao_stand_in(sk) && tao_is_required(sk));
 }
 
 /*
@@ -129,7 +132,7 @@ bool tao_ours_defer(struct ftrace_regs *fregs)
 {
 	const struct sock *sk = TAO_ARG(fregs, 0, const struct sock *);
 
-	return !tao_find(sk) && tao_is_required(sk);
+	return !tao_find(sk) && tao_stand_in(sk) && tao_is_required(sk);
 }
 
 bool tao_do_not_defer(struct sock *sk, int *err)
@@ -243,7 +246,7 @@ int tao_connect(struct sock *sk)
  * Whether the stack must not go on with the answer to the SYN of @sk, or with a SYN that crossed it:
  * nothing was required when that SYN left, so that it was not signed, and now it is.
  */
-static bool tao_refuses_answer(const struct sock *sk)
+static noinline bool tao_refuses_answer(const struct sock *sk)
 {
 	struct tcp_ao_info *info = tao_ao_info(sk);
 	const struct tao_conn *stand_in;
@@ -268,7 +271,8 @@ bool tao_before_finish_connect(struct ftrace_regs *fregs)
 {
 	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
 
-	if (!TAO_ARG(fregs, 1, const struct sk_buff *) || !tao_refuses_answer(sk))
+	if (!tao_stand_in(sk) || !TAO_ARG(fregs, 1, const struct sk_buff *) ||
+	    !tao_refuses_answer(sk))
 		return false;
 	tcp_sk(sk)->syn_fastopen = 0;
 	tcp_sk(sk)->syn_data = 0;
@@ -280,7 +284,7 @@ bool tao_before_send_synack(struct ftrace_regs *fregs)
 {
 	struct sock *sk = TAO_ARG(fregs, 0, struct sock *);
 
-	if (!tao_refuses_answer(sk))
+	if (!tao_stand_in(sk) || !tao_refuses_answer(sk))
 		return false;
 	WRITE_ONCE(sk->sk_err, ECONNREFUSED);
 	return true;
@@ -328,14 +332,6 @@ bool tao_ours_ao_lookup(struct ftrace_regs *fregs)
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
 {
 	struct tao_conn *conn = tao_of_listener(sk, tao_ao_info(sk));
-	struct tao_ends ends;
 
-	if (!conn)
-		return NULL;
-	if (addr_sk != sk) {
-		tao_ends_of_sock(addr_sk, &ends);
-		if (!tao_rust_may_send(conn, &ends))
-			return NULL;
-	}
-	return &conn->key;
+	return conn ? &conn->key : NULL;
 }

@@ -38,12 +38,13 @@ void tao_rust_conn_free(struct tao_conn *conn);
 int tao_rust_connect(struct tao_conn *conn, const struct sock *sk, bool speaks_mptcp);
 void tao_rust_not_connected(struct tao_conn *conn);
 bool tao_rust_takes_md5(const struct tao_conn *conn);
-bool tao_rust_keyed(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_must_sign(const struct tao_conn *conn, const struct tao_ends *ends);
 bool tao_rust_may_send(const struct tao_conn *conn, const struct tao_ends *ends);
 enum tao_syn tao_rust_syn(const struct tao_conn *conn, const struct sock *sk,
 			  const struct tao_ends *ends, bool is_signed, bool joins_mptcp,
 			  bool is_crowded, __u32 requests, __u32 backlog);
+enum tao_answer tao_rust_answer(const struct tao_conn *conn, const struct tao_ends *ends,
+				bool cookie, bool first);
 enum tao_child tao_rust_child(const struct tao_conn *listener, const struct sock *newsk,
 			      bool is_signed, enum tao_origin origin);
 

@@ -12,11 +12,7 @@
 #include "rust.h"
 #include "standin.h"
 
-/* The state that stands in for listeners of the namespace of @sk; NULL: there was no policy yet. */
-struct tao_conn *tao_stand_in(const struct sock *sk)
-{
-	return tao_net_stand_in(sock_net(sk));
-}
+DEFINE_STATIC_KEY_FALSE(tao_has_stand_in);
 
 /*
  * The same, unless no policy can be for a peer with the address @addr: so it is with most of what a
@@ -48,5 +44,9 @@ struct tao_conn *tao_of_listener(const struct sock *sk, struct tcp_ao_info *info
 /* The namespace of @sk is about to get a policy. May sleep. */
 int tao_make_stand_in(const struct sock *sk)
 {
-	return tao_net_make_stand_in(sock_net(sk));
+	int err = tao_net_make_stand_in(sock_net(sk));
+
+	if (!err)
+		static_branch_enable(&tao_has_stand_in);
+	return err;
 }

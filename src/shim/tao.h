@@ -207,6 +207,13 @@ enum tao_syn {
 	TAO_SYN_DROP,
 };
 
+/* What a signed SYN is answered with. */
+enum tao_answer {
+	TAO_ANSWER_NONE,
+	TAO_ANSWER_UNSIGNED,
+	TAO_ANSWER_SIGNED,
+};
+
 /* What a child is made of. */
 enum tao_origin {
 	TAO_OF_REQUEST,

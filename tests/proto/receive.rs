@@ -10,11 +10,13 @@ use tcp_authopt::proto::error::Error;
 use tcp_authopt::proto::kdf::Isns;
 use tcp_authopt::proto::policy::Require;
 use tcp_authopt::proto::sne::Sne;
+use tcp_authopt::proto::verdict::answer;
 use tcp_authopt::proto::verdict::child;
 use tcp_authopt::proto::verdict::connect;
 use tcp_authopt::proto::verdict::first_step;
 use tcp_authopt::proto::verdict::native_does;
 use tcp_authopt::proto::verdict::syn;
+use tcp_authopt::proto::verdict::Answer;
 use tcp_authopt::proto::verdict::Child;
 use tcp_authopt::proto::verdict::Crowd;
 use tcp_authopt::proto::verdict::Discard;
@@ -298,6 +300,18 @@ fn a_signed_syn_is_admitted_up_to_a_bound() {
         syn(true, true, false, crowd(u32::MAX - 1, u32::MAX)),
         Syn::Admit
     );
+}
+
+#[test]
+fn what_a_signed_syn_is_answered_with() {
+    for may_send in [false, true] {
+        for cookie in [false, true] {
+            assert_eq!(answer(false, may_send, cookie), Answer::Unsigned);
+        }
+        assert_eq!(answer(true, may_send, true), Answer::None);
+    }
+    assert_eq!(answer(true, false, false), Answer::None);
+    assert_eq!(answer(true, true, false), Answer::Signed);
 }
 
 #[test]

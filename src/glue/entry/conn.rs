@@ -20,10 +20,12 @@ use crate::glue::state::arc_of;
 use crate::glue::state::conn_of;
 use crate::glue::state::netns_of;
 use crate::proto::addr::Family;
+use crate::proto::verdict::answer;
 use crate::proto::verdict::child;
 use crate::proto::verdict::connect;
 use crate::proto::verdict::native_does;
 use crate::proto::verdict::syn;
+use crate::proto::verdict::Answer;
 use crate::proto::verdict::Child;
 use crate::proto::verdict::Crowd;
 use crate::proto::verdict::Discard;
@@ -46,10 +48,10 @@ declared!(
     tao_rust_connect,
     tao_rust_not_connected,
     tao_rust_takes_md5,
-    tao_rust_keyed,
     tao_rust_must_sign,
     tao_rust_may_send,
     tao_rust_syn,
+    tao_rust_answer,
     tao_rust_child,
 );
 
@@ -237,16 +239,6 @@ unsafe extern "C" fn tao_rust_takes_md5(conn: *const bindings::tao_conn) -> bool
     !unsafe { conn_of(conn) }.is_protected()
 }
 
-/// A connection of a listener's has to be protected.
-#[no_mangle]
-unsafe extern "C" fn tao_rust_keyed(
-    conn: *const bindings::tao_conn,
-    ends: *const bindings::tao_ends,
-) -> bool {
-    // SAFETY: Both live.
-    unsafe { conn_of(conn).must_protect(&pair_of(&*ends)).0 }
-}
-
 /// The peer's segments have to be signed: the connection is protected; or, of a listener's, open or
 /// closed since, a key matches. Policies are not asked, as of two that match the less specific one
 /// might be for what is not known here: they are when the SYN has passed, and when there is a child.
@@ -301,6 +293,26 @@ unsafe extern "C" fn tao_rust_syn(
             }
             bindings::tao_syn_TAO_SYN_DROP
         }
+    }
+}
+
+/// What a listener answers a signed SYN with. `cookie`: there is to be no request. `first`: it is not
+/// answered once more.
+#[no_mangle]
+unsafe extern "C" fn tao_rust_answer(
+    conn: *const bindings::tao_conn,
+    ends: *const bindings::tao_ends,
+    cookie: bool,
+    first: bool,
+) -> bindings::tao_answer {
+    // SAFETY: Both live.
+    let (conn, pair) = unsafe { (conn_of(conn), pair_of(&*ends)) };
+    let (matches, may_send) = conn.net.matches_and_may_send(&pair);
+    let keyed = || conn.asked() && matches || conn.net.keys.required(&pair).is_some();
+    match answer(!first || keyed(), may_send, cookie) {
+        Answer::None => bindings::tao_answer_TAO_ANSWER_NONE,
+        Answer::Unsigned => bindings::tao_answer_TAO_ANSWER_UNSIGNED,
+        Answer::Signed => bindings::tao_answer_TAO_ANSWER_SIGNED,
     }
 }
 
