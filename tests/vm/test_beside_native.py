@@ -12,6 +12,7 @@ from craft import ACK, PSH
 from forge import Forger
 from link import BAD, CMAC, FIRST, PORT, V4, V6, Mkt, Peer, prefix_of
 from test_contract_repair import OFF_WITHOUT_PROBE, TCP_REPAIR
+from test_reuse import disconnect
 from test_socket_options import refused
 from userfault import Unwritten
 
@@ -253,6 +254,11 @@ def test_ours_is_asked_for_while_a_native_key_is_added(link, ends):
     wait_for("it to be refused", lambda: link.b.counters() == {BAD: 1})
     assert not server.asked
     link.audit(unsigned=True)
+
+    # Nor is it ours when it listens.
+    disconnect(server.sock)
+    server.sock.listen()
+    assert abi.NativeInfo.read(server.sock).current_key == FIRST.b_id
 
 
 @pytest.mark.parametrize("ends", ENDS)
