@@ -175,7 +175,7 @@ def test_refused_by_the_module(file):
     assert [entry[0] for entry in file.entries()] == ["require", "key"]
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620], ids=oct)
 def test_a_key_that_others_could_read(file, mode):
     file.key.chmod(mode)
     status, said = file.do("load", f"add any send-id 1 recv-id 2 key-file {file.key}\n")
