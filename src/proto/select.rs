@@ -209,7 +209,11 @@ impl<C: Candidate, Rank: Ord> Choice<C, Rank> {
             return;
         }
         let rank = rank(validity);
-        if self.best.as_ref().is_none_or(|(highest, _)| rank > *highest) {
+        if self
+            .best
+            .as_ref()
+            .is_none_or(|(highest, _)| rank > *highest)
+        {
             self.best = Some((rank, key));
         }
     }

@@ -8,6 +8,7 @@
 #include "conn.h"
 #include "ends.h"
 #include "hook.h"
+#include "net.h"
 #include "open.h"
 #include "rust.h"
 #include "segment.h"

@@ -11,6 +11,7 @@
 #include "query.h"
 #include "rust.h"
 #include "seam.h"
+#include "standin.h"
 #include "sysctl.h"
 #include "tao.h"
 #include "wake.h"

@@ -53,9 +53,6 @@ void tao_share(struct tao_conn *conn, struct inet_timewait_sock *tw, __u64 rcv);
 void tao_leave(struct tao_conn *conn, bool twsk);
 void tao_conn_put(struct tao_conn *conn);
 
-/* that of a namespace: see standin.c */
-int tao_make_stand_in(const struct sock *sk);
-
 /* what is read without a lock */
 void tao_set_side(struct tao_conn *conn, struct tao_side side);
 struct tao_side tao_side_of_conn(const struct tao_conn *conn);

@@ -26,6 +26,8 @@ struct tao_pernet {
 
 static unsigned int tao_net_id;
 
+DEFINE_STATIC_KEY_FALSE(tao_has_stand_in);
+
 struct tao_net *tao_net_get(struct net *net)
 {
 	return ((struct tao_pernet *)net_generic(net, tao_net_id))->net;
@@ -50,6 +52,7 @@ int tao_net_make_stand_in(struct net *net)
 	if (!conn)
 		return -ENOMEM;
 	smp_store_release(&pernet->stand_in, conn);
+	static_branch_enable(&tao_has_stand_in);
 	return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "conn.h"
 #include "ends.h"
 #include "hook.h"
+#include "net.h"
 #include "open.h"
 #include "pin.h"
 #include "rust.h"

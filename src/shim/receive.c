@@ -4,6 +4,7 @@
 #include "conn.h"
 #include "ends.h"
 #include "hook.h"
+#include "net.h"
 #include "receive.h"
 #include "rust.h"
 #include "segment.h"

@@ -12,8 +12,6 @@
 #include "rust.h"
 #include "standin.h"
 
-DEFINE_STATIC_KEY_FALSE(tao_has_stand_in);
-
 /*
  * The same, unless no policy can be for a peer with the address @addr: so it is with most of what a
  * machine talks to, and this is all that they pay.
@@ -44,9 +42,5 @@ struct tao_conn *tao_of_listener(const struct sock *sk, struct tcp_ao_info *info
 /* The namespace of @sk is about to get a policy. May sleep. */
 int tao_make_stand_in(const struct sock *sk)
 {
-	int err = tao_net_make_stand_in(sock_net(sk));
-
-	if (!err)
-		static_branch_enable(&tao_has_stand_in);
-	return err;
+	return tao_net_make_stand_in(sock_net(sk));
 }
