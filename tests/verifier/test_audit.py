@@ -3,7 +3,7 @@
 import pytest
 
 from conversation import SYN_OPTIONS, TIMESTAMPS, Conversation, key_v4, key_v6
-from craft import ACK, FIN, RST, SYN, Tcp, timed
+from craft import ACK, FIN, RST, SYN, Tcp, ip_frame, timed
 from tcp_authopt_verify import Key, Policy, Report, Status, audit
 from tcp_authopt_verify.mac import ALGORITHMS
 
@@ -59,6 +59,16 @@ def test_other_traffic_is_counted_apart():
     assert report.ok
     assert [record.reason for record in report.having(Status.OTHER)] == ["arp"]
     assert not judge([arp]).ok
+
+
+def test_igmp_is_of_a_group():
+    """What a router says of multicast; of two hosts it would be a segment that was damaged."""
+    report = bytes.fromhex("1600 0904 e000 0005")
+    groups, nobody = (
+        ip_frame("192.0.2.1", to, report, protocol=2) for to in ("224.0.0.5", "192.0.2.2")
+    )
+    assert [record.reason for record in judge([groups]).records] == ["igmp"]
+    assert reasons(judge([nobody])) == ["malformed: IP protocol 2"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ OTHER_ETHERTYPES = {0x0806: "arp", 0x88CC: "lldp"}
 OTHER_PROTOCOLS = {1: "icmp", 17: "udp", 58: "icmpv6"}
 IPV6_EXTENSIONS = {0, 43, 60}
 
+PROTO_IGMP = 2
 PROTO_TCP = 6
 OPTION_END, OPTION_NOP, OPTION_MD5, OPTION_AO = 0, 1, 19, 29
 
@@ -112,6 +113,9 @@ def _parse_ipv4(packet: bytes) -> Segment | str:
     if internet_checksum(packet[:header_length]) != 0:
         raise Malformed("IPv4 header checksum")
     packet = _trim(packet, total_length)
+    # One flipped bit makes IGMP of TCP, but no group of an address that TCP knows.
+    if packet[9] == PROTO_IGMP and packet[16] >> 4 == 0xE:
+        return "igmp"
     if packet[9] != PROTO_TCP:
         return _other(packet[9])
     if fragment & 0x3FFF:
