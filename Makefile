@@ -6,7 +6,7 @@ KERNEL ?=
 # The kernel to test on.
 TEST_KERNEL := $(or $(KERNEL),backports)
 
-KERNELS := $(shell sed -n 's/^\([a-z]\+\) .*/\1/p' scripts/lib/kernels)
+KERNELS := $(shell sed -n 's/^\([a-z0-9]\+\) .*/\1/p' scripts/lib/kernels)
 
 VM := scripts/vm --kernel $(TEST_KERNEL)
 PYTEST := env TAO_REQUIRE_MODULE=1 python3 -m pytest
@@ -39,7 +39,7 @@ help:
 	@echo "make test          the tests: on the host, then in a VM with the module loaded"
 	@echo ""
 	@echo "make               build the module for the running kernel, or for KDIR=TREE, or for a"
-	@echo "                   Debian kernel: KERNEL=backports, testing, rt, running"
+	@echo "                   Debian kernel: KERNEL=backports, testing, rt, amd64, running"
 	@echo "make check         format, lint, ENDBR, and count the lines of unsafe code"
 	@echo "make test-host     the protocol core only; needs no kernel (cargo test)"
 	@echo "make test-vm       the tests in the VM only; TESTS=... for pytest"
