@@ -40,6 +40,7 @@ help:
 	@echo ""
 	@echo "make               build the module for the running kernel, or for KDIR=TREE, or for a"
 	@echo "                   Debian kernel: KERNEL=backports, testing, rt, amd64, running"
+	@echo "make deb           the package of the module for Debian's kernel of machines, amd64, or KERNEL"
 	@echo "make check         format, lint, ENDBR, and count the lines of unsafe code"
 	@echo "make test-host     the protocol core only; needs no kernel (cargo test)"
 	@echo "make test-vm       the tests in the VM only; TESTS=... for pytest"
@@ -138,6 +139,10 @@ test-secrets:
 .PHONY: test-detached
 test-detached:
 	scripts/detached --kernel $(TEST_KERNEL)
+
+.PHONY: deb
+deb:
+	scripts/deb --kernel $(or $(KERNEL),amd64)
 
 # The lines of tests/mutants.toml, or those with WORDS in their name.
 .PHONY: test-mutants
