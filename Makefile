@@ -52,6 +52,7 @@ help:
 	@echo "make test-kernels  handshakes on every other kernel of scripts/lib/kernels"
 	@echo "make test-secrets  that no key is left in memory after its end"
 	@echo "make test-detached that a connection stays shut where a hook is not reached"
+	@echo "make test-deb      the package, installed on a Debian machine as the README says, and booted"
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
 	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
 	@echo "make test-debug    the tests in the VM on a kernel with KASAN, lockdep and the like, and"
@@ -94,7 +95,7 @@ test-hostile:
 # What takes too long to be run for every change; .ci/run runs it too.
 .PHONY: test-all test-more
 test-all: test test-more
-test-more: test-native test-race test-loads test-kernels test-secrets test-detached
+test-more: test-native test-race test-loads test-kernels test-secrets test-detached test-deb
 
 .PHONY: test-native
 test-native:
@@ -140,9 +141,11 @@ test-secrets:
 test-detached:
 	scripts/detached --kernel $(TEST_KERNEL)
 
-.PHONY: deb
+.PHONY: deb test-deb
 deb:
 	scripts/deb --kernel $(or $(KERNEL),amd64)
+test-deb:
+	$(WITH_AES) tests/deb/check --kernel $(or $(KERNEL),amd64)
 
 # The lines of tests/mutants.toml, or those with WORDS in their name.
 .PHONY: test-mutants
