@@ -34,8 +34,8 @@ BAD, REQUIRED, NOT_FOUND = "TCPAOBad", "TCPAORequired", "TCPAOKeyNotFound"
 REFUSALS = (BAD, REQUIRED, NOT_FOUND)
 """What the kernel counts refused segments under: wrong MAC, none at all, no key with that KeyID."""
 
-PATIENCE = 40.0
-"""Seconds to wait for anything: an emulated machine is slow."""
+PATIENCE = 40.0 * float(os.environ.get("SLOWDOWN", "1"))
+"""Seconds to wait for anything: an emulated machine is slow, a loaded one slower."""
 
 OFFLOADS = ("rx", "tx", "tso", "gso", "gro")
 
@@ -279,25 +279,36 @@ class Bird(Router):
 class Frr(Router):
     """A router that runs FRR, as its package has it."""
 
-    def launch(self, configuration: str) -> None:
-        """Starts mgmtd, without which zebra complains in a loop, zebra, and bgpd."""
-        run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr")
-        file = self.directory / "bgpd.conf"
+    def launch(self, configuration: str, daemon: str = "bgpd") -> None:
+        """Starts mgmtd, without which zebra complains in a loop, zebra, and the routing daemon."""
+        run("install", "-d", "-o", "frr", "-g", "frr", "/run/frr", f"/run/frr/{self.name}")
+        file = self.directory / f"{self.name}.{daemon}.conf"
         file.write_text(configuration)
         run("chown", "frr:", file)
-        for daemon, *options in (("mgmtd",), ("zebra",), ("bgpd", "-f", file)):
+        self.daemon = daemon
+        for name, *options in (("mgmtd",), ("zebra",), (daemon, "-f", file)):
+            # What they have in common is in a place of this router's own.
             self.start(
-                daemon,
-                Path(f"/run/frr/{daemon}.vty"),
-                f"/usr/lib/frr/{daemon}",
+                f"{self.name}.{name}",
+                Path(f"/run/frr/{self.name}/{name}.vty"),
+                f"/usr/lib/frr/{name}",
                 "--log",
                 "stdout",
+                "-N",
+                self.name,
                 *options,
             )
 
     def ask(self, *commands: str) -> str:
         """The answer of vtysh."""
-        return run("vtysh", "-d", "bgpd", *(word for each in commands for word in ("-c", each)))
+        return run(
+            "vtysh",
+            "-N",
+            self.name,
+            "-d",
+            self.daemon,
+            *(word for each in commands for word in ("-c", each)),
+        )
 
     def neighbor(self, address: str) -> dict[str, Any]:
         """What bgpd knows about a neighbor."""
