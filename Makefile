@@ -53,6 +53,7 @@ help:
 	@echo "make test-secrets  that no key is left in memory after its end"
 	@echo "make test-detached that a connection stays shut where a hook is not reached"
 	@echo "make test-deb      the package, installed on a Debian machine as the README says, and booted"
+	@echo "make test-daemons  FRR, GoBGP, OpenBGPD and BIRD under policy, each in every role"
 	@echo "make test-mutants  that each sabotage of the module is noticed by a test"
 	@echo "make rfc           what the RFCs require, and where it is met, tested, and seen to be tested"
 	@echo "make test-debug    the tests in the VM on a kernel with KASAN, lockdep and the like, and"
@@ -95,7 +96,7 @@ test-hostile:
 # What takes too long to be run for every change; .ci/run runs it too.
 .PHONY: test-all test-more
 test-all: test test-more
-test-more: test-native test-race test-loads test-kernels test-secrets test-detached test-deb
+test-more: test-native test-race test-loads test-kernels test-secrets test-detached test-deb test-daemons
 
 .PHONY: test-native
 test-native:
@@ -146,6 +147,12 @@ deb:
 	scripts/deb --kernel $(or $(KERNEL),amd64)
 test-deb:
 	$(WITH_AES) tests/deb/check --kernel $(or $(KERNEL),amd64)
+
+# Every role of each daemon, link-local peers and VRFs, where test-vm has a session of each.
+.PHONY: test-daemons
+test-daemons:
+	$(VM) --timeout 1800 --share . -- env TAO_DAEMONS=all SLOWDOWN=3 $(PYTEST) -rP \
+		tests/vm/test_daemons.py
 
 # The lines of tests/mutants.toml, or those with WORDS in their name.
 .PHONY: test-mutants

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Routers whose daemons know no TCP-AO, beside the FRR of `lab`: GoBGP and OpenBGPD.
+
+Each is as its package has it, and is asked by the command that its operators use.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lab import Router, run
+
+
+class GoBgp(Router):
+    """A router that runs GoBGP, whose sockets are those of Go's runtime."""
+
+    @property
+    def control(self) -> Path:
+        """Where it is asked."""
+        return self.directory / f"{self.name}.ctl"
+
+    def launch(self, configuration: str, **environment: str) -> None:
+        """Starts GoBGP."""
+        file = self.directory / f"{self.name}.toml"
+        file.write_text(configuration)
+        words = [f"{name}={value}" for name, value in environment.items()]
+        daemon = ["gobgpd", "-f", file, "--api-hosts", f"unix://{self.control}"]
+        self.start(self.name, self.control, "env", *words, *daemon)
+
+    def ask(self, *words: str) -> Any:
+        """The answer of the gobgp command; nothing where it has none."""
+        answer = run("gobgp", "--target", f"unix://{self.control}", "-j", *words)
+        return json.loads(answer) if answer.strip() else None
+
+
+class OpenBgpd(Router):
+    """A router that runs OpenBGPD: a process with privilege opens sockets, and hands them on."""
+
+    @property
+    def control(self) -> Path:
+        """Where it is asked."""
+        return self.directory / f"{self.name}.ctl"
+
+    def launch(self, configuration: str) -> None:
+        """Starts OpenBGPD, whose own directory is one that its unit would make."""
+        Path("/run/openbgpd").mkdir(exist_ok=True)
+        file = self.directory / f"{self.name}.conf"
+        file.touch(mode=0o600)  # it takes none that others may write
+        file.write_text(f'socket "{self.control}"\n{configuration}')
+        self.start(self.name, self.control, "bgpd", "-d", "-f", file)
+
+    def ask(self, *words: str) -> Any:
+        """The answer of bgpctl."""
+        return json.loads(run("bgpctl", "-s", self.control, "-j", *words))
