@@ -128,23 +128,27 @@ class Stage:
         self.protect(self.here.router, port, vrf=peerings[0].vrf)
 
     def protect(self, router: Router, port: int, *, vrf: str = "", mirrored: bool = False) -> None:
-        """A policy, and the keys, each of which is sent for an hour."""
-        where = ("port", str(port), *(("vrf", vrf) if vrf else ()))
-        router.run(self.command, "require", "any", *where)
+        """A policy, and the keys, each of which is sent for an hour, from a file as at boot."""
+        where = f"port {port}{f' vrf {vrf}' if vrf else ''}"
+        lines = [f"require any {where}"]
         for peering, keys in self.keys.items():
             for number, key in enumerate(keys):
                 peer, ids = key.peer, (key.frr_id, key.peer_id)
                 if mirrored:
                     peer, ids = peering.own, ids[::-1]
+                secret = router.directory / f"{router.name}.{len(lines)}.key"
+                secret.touch(mode=0o600)
+                secret.write_text(key.secret)
                 begin, end = hour(number), hour(number + 1)
-                router.run(
-                    self.command, "add", peer, *where,
-                    "send-id", str(ids[0]), "recv-id", str(ids[1]),
-                    "algorithm", key.algorithm,
-                    "send-from", f"@{begin}", "send-until", f"@{end - 1}",
-                    "accept-from", f"@{begin - MARGIN}", "accept-until", f"@{end + MARGIN}",
-                    text=key.secret,
-                )  # fmt: skip
+                lines.append(
+                    f"add {peer} {where} send-id {ids[0]} recv-id {ids[1]}"
+                    f" algorithm {key.algorithm} key-file {secret}"
+                    f" send-from @{begin} send-until @{end - 1}"
+                    f" accept-from @{begin - MARGIN} accept-until @{end + MARGIN}"
+                )
+        entries = router.directory / f"{router.name}.entries"
+        entries.write_text("\n".join([*lines, ""]))
+        router.run(self.command, "load", entries)
 
     def at_peer(self, *numbers: int) -> dict[str, str]:
         """BIRD's keys of these numbers, the last of which is the one to be used."""
