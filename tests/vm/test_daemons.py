@@ -437,11 +437,11 @@ def test_ldp(command, directory, last, wall, record_property, family):
     before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
     for number in range(1, len(ALGORITHMS)):
         wall.set(hour(number))
-        # Something to be said: an address, and a label for it.
-        for router, other in zip(stage.routers, others, strict=True):
+        # Something to be said, by one after the other: an address, and a label for it.
+        ears = reversed(stage.sides())
+        for router, (speaker, (its,)), other in zip(stage.routers, ears, others, strict=True):
             router.ip("address", "add", other.format(number), "dev", "lo")
+            stage.await_route(speaker, its, other.format(number))
         stage.until_signed_with(number)
-    for (speaker, (mine,)), other in zip(stage.sides(), reversed(others), strict=True):
-        stage.await_route(speaker, mine, other.format(number))
     stage.unchanged(before, start, began)
     stage.end(record_property)
