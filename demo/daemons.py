@@ -23,6 +23,8 @@ class GoBgp(Router):
         """Starts GoBGP."""
         file = self.directory / f"{self.name}.toml"
         file.write_text(configuration)
+        # One that was killed leaves its socket, beside which no other starts.
+        self.control.unlink(missing_ok=True)
         words = [f"{name}={value}" for name, value in environment.items()]
         daemon = ["gobgpd", "-f", file, "--api-hosts", f"unix://{self.control}"]
         self.start(self.name, self.control, "env", *words, *daemon)

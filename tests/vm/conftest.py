@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,25 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, include = tree / "tools/tcp-authopt-key.c", tree / "include/uapi"
     subprocess.run(["cc", "-Wall", "-Werror", f"-I{include}", "-o", program, source], check=True)
     return program
+
+
+@pytest.fixture
+def last(request: pytest.FixtureRequest, directory: Path) -> Iterator[ExitStack]:
+    """What is to be taken down in the end; of a test that has failed, the daemons' last words."""
+    with ExitStack() as last:
+        yield last
+        if failed(request.node):
+            for log in sorted(directory.glob("*.log")):
+                lines = log.read_text(errors="replace").splitlines()[-40:]
+                print(f"--- {log.name} ---", *lines, sep="\n")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A place for files that users without privilege may read."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture

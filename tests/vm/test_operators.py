@@ -41,15 +41,6 @@ def test_commands_are_known():
     assert words > {"tcp-authopt-key", "vtysh", "sysctl"}
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    """The key command."""
-    program = tmp_path_factory.mktemp("tools") / "tcp-authopt-key"
-    source, include = REPO / "tools/tcp-authopt-key.c", REPO / "include/uapi"
-    subprocess.run(["cc", "-Wall", "-Werror", f"-I{include}", "-o", program, source], check=True)
-    return program
-
-
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_section(command, tmp_path, heading):
     """All succeed, one after the other, where the commands above them have been typed."""

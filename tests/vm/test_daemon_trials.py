@@ -1,0 +1,123 @@
+"""What happens to daemons under policy, and that nothing of it opens a session to anybody.
+
+They are killed, start before their keys and policy are there, lose their keys for a while, or begin
+with a clock that says 1970. BIRD with the kernel's own TCP-AO is at the other end.
+"""
+
+import time
+from itertools import permutations
+
+import pytest
+
+from lab import wait_for
+from speakers import DOWN, BirdSpeaker, FrrBgpd, GoBgpdMptcp, NativeBird, OpenBgpdSpeaker
+from stage import BOTH, ENTRIES, HERE, THERE, V4, V6, Stage, hour
+from wall import T
+
+pytestmark = pytest.mark.ours
+
+DAEMONS = {
+    "frr": FrrBgpd,
+    "gobgp": GoBgpdMptcp,
+    "openbgpd": OpenBgpdSpeaker,
+    "bird": BirdSpeaker,
+}
+AWAY = 2
+"""Seconds without a key. TCP sends again at intervals that double, so that the silence is twice as
+long at the worst, and the hold time must be longer than that.
+"""
+
+
+@pytest.fixture
+def set_stage(command, directory, last, wall):
+    """Gives a stage on which nothing runs yet."""
+    wall.set(T)
+    return lambda name: Stage(
+        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last
+    )
+
+
+@pytest.mark.parametrize("order", permutations(("daemon", *ENTRIES)), ids="-".join)
+def test_in_any_order(set_stage, last, record_property, order):
+    """The session comes by itself when all is there, and BIRD has refused what was tried before."""
+    stage = set_stage("frr")
+    stage.begin([V4, V6], BOTH, last, what=())
+    stage.there.start(THERE, stage.mirrored, stage.at_peer(0))
+    for step in order:
+        assert not any(stage.there.session(peering).is_up for peering in stage.mirrored)
+        if step == "daemon":
+            stage.here.start(HERE, stage.peerings)
+        else:
+            stage.protect(step)
+        time.sleep(1.5)
+    stage.up()
+    assert bool(stage.unsigned()) == (order.index("daemon") < order.index("policy"))
+    stage.end(record_property, tried=True)
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_killed(set_stage, last, record_property, name):
+    """It starts again, and has its sessions again; none of it is unsigned."""
+    stage = set_stage(name)
+    stage.begin([V4, V6], BOTH, last)
+    stage.launch()
+    stage.up()
+    stage.kill(stage.here.router)
+    wait_for(
+        "BIRD to notice",
+        lambda: [stage.there.session(peering).seconds for peering in stage.mirrored],
+        lambda seconds: set(seconds) == {DOWN},
+    )
+    stage.here.start(HERE, stage.peerings)
+    stage.up()
+    stage.end(record_property)
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_key_is_away(set_stage, last, record_property, name):
+    """Deleted and added again, as some replace a key: silence, and then the same session."""
+    stage = set_stage(name)
+    stage.begin([V4, V6], BOTH, last)
+    stage.launch()
+    stage.up()
+    stage.until_signed_with(0)
+    before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
+    stage.remove(0)
+    time.sleep(AWAY)
+    stage.protect("keys")
+    time.sleep(AWAY)
+    stage.unchanged(before, start, began)
+    stage.end(record_property)
+
+
+def test_hole_between_lifetimes(set_stage, last, wall, record_property):
+    """For as long as the grace: there is no key of the hour that begins."""
+    stage = set_stage("frr")
+    stage.begin([V4, V6], BOTH, last)
+    stage.launch()
+    stage.up()
+    stage.until_signed_with(0)
+    stage.remove(1)
+    before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
+    stage.there.take(stage.at_peer(0, 2))
+    wall.set(hour(1))
+    time.sleep(AWAY)
+    wall.set(hour(2))
+    stage.until_signed_with(2)
+    stage.unchanged(before, start, began)
+    stage.end(record_property)
+
+
+def test_1970(set_stage, last, wall, record_property):
+    """No key has begun: nothing is sent at all, until the clock is right."""
+    stage = set_stage("frr")
+    wall.set(1000)
+    stage.begin([V4, V6], BOTH, last)
+    stage.launch()
+    time.sleep(3)
+    assert not any(session.is_up for session in stage.sessions().values())
+    own = {peering.own for peering in stage.peerings}
+    assert not [record for record in stage.capture.segments() if record.source in own]
+    wall.set(T)
+    stage.up()
+    stage.end(record_property)
