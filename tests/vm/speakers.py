@@ -31,6 +31,8 @@ class Peering:
     vrf: str = ""
     connects: bool = True
     """Whether this end connects, too."""
+    password: str = ""
+    """That of TCP-MD5, of both ends."""
 
     @property
     def family(self) -> str:
@@ -45,7 +47,9 @@ class Peering:
     def mirrored(self, interface: str) -> "Peering":
         """As the peer has it, which is in no VRF."""
         zone = interface if self.interface else ""
-        return Peering(self.peer, self.own, self.peer_net, self.net, interface=zone)
+        return Peering(
+            self.peer, self.own, self.peer_net, self.net, interface=zone, password=self.password
+        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ class FrrBgpd(Speaker):
                 lines.append(f" neighbor {peering.peer} interface {peering.interface}")
             if not peering.connects:
                 lines.append(f" neighbor {peering.peer} passive")
+            if peering.password:
+                lines.append(f" neighbor {peering.peer} password {peering.password}")
         for peering in peerings:
             lines += [
                 f" address-family {peering.family} unicast",
@@ -200,6 +206,7 @@ class GoBgpd(Speaker):
                 "[neighbors.config]",
                 f"peer-as = {PEER_ASN}",
                 f'neighbor-address = "{peering.neighbor}"',
+                *([f'auth-password = "{peering.password}"'] if peering.password else []),
                 "[neighbors.timers.config]",
                 "connect-retry = 1",
                 "idle-hold-time-after-reset = 1",
@@ -253,6 +260,7 @@ class OpenBgpdSpeaker(Speaker):
                 f"  remote-as {PEER_ASN}",
                 f"  announce {version} unicast",
                 *(["  passive"] if not peering.connects else []),
+                *([f"  tcp md5sig password {peering.password}"] if peering.password else []),
                 "}",
             ]
         lines += ["allow from any", "allow to any"]
@@ -294,7 +302,7 @@ class BirdSpeaker(Speaker):
             family = peering.family
             nets = [peering.net, *(net for net in later if (":" in net) == (family == "ipv6"))]
             routes = " ".join(f"route {net} blackhole;" for net in nets)
-            authentication = ""
+            authentication = f'password "{peering.password}";' if peering.password else ""
             if keys is not None:
                 authentication = f"authentication ao; keys {{ {keys[peering.peer]} }};"
             lines += [
@@ -344,7 +352,7 @@ class NativeBird(BirdSpeaker):
     asn, peer_asn = PEER_ASN, ASN
 
     @override
-    def start(self, router_id: str, peerings: list[Peering], keys: dict[str, str]) -> None:
+    def start(self, router_id: str, peerings: list[Peering], keys: dict[str, str] | None) -> None:
         self.router_id, self.peerings = router_id, peerings
         self.router.launch(self.configuration(keys))
 

@@ -177,8 +177,11 @@ class Stage:
             for peering in peerings
         }
 
-    def until_signed_with(self, number: int) -> None:
-        """Waits until both ends of all sessions sign with the key of this number and ask for it."""
+    def until_signed_with(self, number: int, start: int = 0) -> None:
+        """Waits until both ends of all sessions sign with the key of this number and ask for it.
+
+        From that frame on all is signed.
+        """
         wanted = set()
         for peering, keys in self.keys.items():
             key = keys[number]
@@ -187,7 +190,7 @@ class Stage:
 
         def last() -> set:
             signed = {}
-            for record in self.capture.signed():
+            for record in self.capture.signed(start):
                 signed[record.source] = (record.source, record.keyid, record.rnextkeyid)
             return set(signed.values())
 
@@ -228,7 +231,7 @@ class Stage:
     def end(self, record_property: Callable[[str, object], None], *, tried: bool = False) -> None:
         """The daemons end, and every segment from the first to the last was signed.
 
-        But for SYNs of before there was a policy, where those are what was tried.
+        Unless something else was tried, which is the test's to judge.
         """
         for router in self.routers:
             router.stop()

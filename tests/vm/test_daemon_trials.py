@@ -5,6 +5,7 @@ with a clock that says 1970. BIRD with the kernel's own TCP-AO is at the other e
 """
 
 import time
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from lab import wait_for
 from speakers import DOWN, BirdSpeaker, FrrBgpd, GoBgpdMptcp, NativeBird, OpenBgpdSpeaker
 from stage import BOTH, ENTRIES, HERE, THERE, V4, V6, Stage, hour
+from tcp_authopt_verify import Status
+from tcp_authopt_verify.wire import OPTION_MD5, SYN
 from wall import T
 
 pytestmark = pytest.mark.ours
@@ -106,6 +109,33 @@ def test_hole_between_lifetimes(set_stage, last, wall, record_property):
     stage.until_signed_with(2)
     stage.unchanged(before, start, began)
     stage.end(record_property)
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_from_md5(set_stage, last, record_property, name):
+    """The steps of the operators' page, while the daemon here keeps its password."""
+    stage = set_stage(name)
+    stage.begin([replace(p, password="before") for p in (V4, V6)], BOTH, last, what=())
+    stage.here.start(HERE, stage.peerings)
+    stage.there.start(THERE, stage.mirrored, None)
+    stage.up()
+    before = stage.sessions()
+    stage.protect(*ENTRIES)
+    time.sleep(2)
+    assert {which: s.times for which, s in stage.sessions().items()} == {
+        which: s.times for which, s in before.items()
+    }
+    changed, since = time.monotonic(), stage.capture.look()
+    stage.there.take(stage.at_peer(0))
+    stage.up()
+    record_property("counted", f"down for {time.monotonic() - changed:.1f} s at most")
+    opening = [r for r in stage.capture.segments(since) if r.segment.flags & SYN]
+    assert opening
+    assert {record.status for record in opening} == {Status.SIGNED}
+    stage.until_signed_with(0, stage.capture.look())
+    stage.end(record_property, tried=True)
+    for record in stage.capture.segments():
+        assert record.status is Status.SIGNED or record.segment.named(OPTION_MD5), record
 
 
 def test_1970(set_stage, last, wall, record_property):
