@@ -35,7 +35,7 @@ endef
 
 .PHONY: help
 help:
-	@echo "make demo          two routers in a VM, a BGP session between them, and what becomes of it"
+	@echo "make demo          FRR, GoBGP and OpenBGPD in a VM, under policy: BGP, a new key, strangers"
 	@echo "make test          the tests: on the host, then in a VM with the module loaded"
 	@echo ""
 	@echo "make               build the module for the running kernel, or for KDIR=TREE, or for a"

@@ -10,6 +10,9 @@ from typing import Any
 
 from lab import Router, run
 
+ESTABLISHED = 6
+"""The state of a session, as GoBGP numbers them."""
+
 
 class GoBgp(Router):
     """A router that runs GoBGP, whose sockets are those of Go's runtime."""
@@ -34,6 +37,14 @@ class GoBgp(Router):
         answer = run("gobgp", "--target", f"unix://{self.control}", "-j", *words)
         return json.loads(answer) if answer.strip() else None
 
+    def is_up(self, neighbor: str) -> bool:
+        """Whether there is a session with the neighbor."""
+        return self.ask("neighbor", neighbor)["state"].get("session_state") == ESTABLISHED
+
+    def routes(self, family: str = "ipv4") -> set[str]:
+        """The prefixes that it has routes to."""
+        return set(self.ask("global", "rib", "-a", family))
+
 
 class OpenBgpd(Router):
     """A router that runs OpenBGPD: a process with privilege opens sockets, and hands them on."""
@@ -54,3 +65,16 @@ class OpenBgpd(Router):
     def ask(self, *words: str) -> Any:
         """The answer of bgpctl."""
         return json.loads(run("bgpctl", "-s", self.control, "-j", *words))
+
+    def neighbor(self, address: str) -> dict[str, Any]:
+        """What it knows about a neighbor."""
+        (neighbor,) = self.ask("show", "neighbor", address)["neighbors"]
+        return neighbor
+
+    def is_up(self, neighbor: str) -> bool:
+        """Whether there is a session with the neighbor."""
+        return self.neighbor(neighbor)["state"] == "Established"
+
+    def routes(self) -> set[str]:
+        """The prefixes that it has routes to."""
+        return {route["prefix"] for route in self.ask("show", "rib").get("rib", [])}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the story in `routers` is made of: namespaces, BIRD, FRR, keys, and captures.
+"""What the story in `routers` is made of, but for `daemons`: namespaces, keys, captures, BIRD, FRR.
 
 Nothing in here prints. What is not as it should be raises Failed with a sentence that says what
 was expected and what was seen.
@@ -96,13 +96,13 @@ def answers(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Mkt:
-    """A Master Key Tuple: a key between FRR and a peer of its."""
+    """A Master Key Tuple: a key between a router that the module protects and a peer of its."""
 
     name: str
     peer: str
     """The peer's address."""
-    frr_id: int
-    """The KeyID of what FRR sends."""
+    own_id: int
+    """The KeyID of what the router itself sends."""
     peer_id: int
     """The KeyID of what the peer sends."""
     algorithm: str
@@ -111,21 +111,21 @@ class Mkt:
 
     @property
     def row(self) -> str:
-        """Its line in /proc/net/tcp_authopt at FRR's end."""
+        """Its line in /proc/net/tcp_authopt on the router."""
         number = ALGORITHMS[self.algorithm].number
-        return f"0x4\t{self.frr_id}\t{self.peer_id}\t{number}\t{self.peer}\t0"
+        return f"0x4\t{self.own_id}\t{self.peer_id}\t{number}\t{self.peer}\t0"
 
-    def for_verifier(self, frr: str) -> Key:
-        """The same for the verifier of captures; frr is the address that FRR has there."""
+    def for_verifier(self, own: str) -> Key:
+        """The same for the verifier of captures; own is the address that the router has there."""
         algorithm = ALGORITHMS[self.algorithm].verifier
         return Key(
-            self.name, frr, self.peer, self.frr_id, self.peer_id, algorithm, self.secret.encode()
+            self.name, own, self.peer, self.own_id, self.peer_id, algorithm, self.secret.encode()
         )
 
     def for_bird(self, note: str = "") -> str:
         """The same in BIRD's words; the note is "preferred" or "deprecated"."""
         return (
-            f'key {{ send id {self.peer_id}; recv id {self.frr_id}; secret "{self.secret}";'
+            f'key {{ send id {self.peer_id}; recv id {self.own_id}; secret "{self.secret}";'
             f" algorithm {ALGORITHMS[self.algorithm].bird}; {note + ';' if note else ''} }};"
         )
 
@@ -193,14 +193,20 @@ class Router:
         """What the kernel's routing table says about a prefix, on one line."""
         return " ".join(self.ip("route", "show", prefix).split())
 
-    def refused(self) -> Counter[str]:
-        """How many segments the kernel has refused here, and why, from /proc/net/netstat."""
+    def proc(self, name: str) -> list[str]:
+        """The lines of a file in /proc/net."""
+        return self.run("cat", f"/proc/net/{name}").splitlines()
+
+    def counters(self) -> dict[str, int]:
+        """What the kernel counts here of TCP, from /proc/net/netstat."""
         names, values = (
-            line.split()[1:]
-            for line in self.run("cat", "/proc/net/netstat").splitlines()
-            if line.startswith("TcpExt:")
+            line.split()[1:] for line in self.proc("netstat") if line.startswith("TcpExt:")
         )
-        counted = dict(zip(names, map(int, values), strict=True))
+        return dict(zip(names, map(int, values), strict=True))
+
+    def refused(self) -> Counter[str]:
+        """How many segments the kernel has refused here, and why."""
+        counted = self.counters()
         return Counter({name: counted[name] for name in REFUSALS if counted[name]})
 
     def forge_reset(self, last: Segment, option: bytes) -> None:
@@ -322,18 +328,14 @@ class Frr(Router):
         """How many sessions there have been with a neighbor."""
         return self.neighbor(address)["connectionsEstablished"]
 
-    def proc(self, name: str) -> list[str]:
-        """The lines of a file in /proc/net."""
-        return self.run("cat", f"/proc/net/{name}").splitlines()
-
 
 class Capture:
     """All frames of an interface from now on, each segment judged by the verifier."""
 
     def __init__(self, router: Router, interface: str, keys: tuple[Key, ...]) -> None:
         self.router, self.interface = router, interface
-        self.file = router.directory / f"{interface}.pcap"
-        self.log = router.directory / f"{interface}.log"
+        self.file = router.directory / f"{router.name}.{interface}.pcap"
+        self.log = router.directory / f"{router.name}.{interface}.log"
         self.audit = Audit(Policy(keys))
         self.records = self.audit.report.records
         self.tcpdump = spawn(

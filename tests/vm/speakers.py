@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar, override
 
-from daemons import GoBgp, OpenBgpd
+from daemons import ESTABLISHED, GoBgp, OpenBgpd
 from lab import Bird, Frr, Router
 
 ASN, PEER_ASN = 64511, 64496
@@ -68,7 +68,6 @@ class Session:
 
 
 DOWN = -1.0
-GOBGP_ESTABLISHED = 6
 
 
 class Speaker(ABC):
@@ -228,14 +227,14 @@ class GoBgpd(Speaker):
         answer = self.router.ask("neighbor", peering.neighbor)
         # Messages and times are left out where they are none yet.
         times = answer["state"].get("messages", {}).get("received", {}).get("open", 0)
-        if answer["state"].get("session_state") != GOBGP_ESTABLISHED:
+        if answer["state"].get("session_state") != ESTABLISHED:
             return Session(DOWN, times)
         since = answer["timers"]["state"]["uptime"]["seconds"]
         return Session(max(time.time() - since, 0), times)
 
     @override
     def routes(self, peering: Peering) -> set[str]:
-        return set(self.router.ask("global", "rib", "-a", peering.family))
+        return self.router.routes(peering.family)
 
 
 class GoBgpdMptcp(GoBgpd):
@@ -268,7 +267,7 @@ class OpenBgpdSpeaker(Speaker):
 
     @override
     def session(self, peering: Peering) -> Session:
-        (answer,) = self.router.ask("show", "neighbor", peering.neighbor)["neighbors"]
+        answer = self.router.neighbor(peering.neighbor)
         up = answer["state"] == "Established"
         # It counts no sessions, but the messages of all of them; each has begun with one.
         times = answer["stats"]["message"]["received"]["open"]
@@ -276,7 +275,7 @@ class OpenBgpdSpeaker(Speaker):
 
     @override
     def routes(self, peering: Peering) -> set[str]:
-        return {route["prefix"] for route in self.router.ask("show", "rib").get("rib", [])}
+        return self.router.routes()
 
 
 class BirdSpeaker(Speaker):
@@ -304,7 +303,7 @@ class BirdSpeaker(Speaker):
             routes = " ".join(f"route {net} blackhole;" for net in nets)
             authentication = f'password "{peering.password}";' if peering.password else ""
             if keys is not None:
-                authentication = f"authentication ao; keys {{ {keys[peering.peer]} }};"
+                authentication = f"authentication ao; keys {{ {keys[peering.own]} }};"
             lines += [
                 f"protocol static {{ {family}; {routes} }}",
                 f"protocol bgp {self.name(number)} {{",

@@ -33,6 +33,16 @@ MARGIN = 600
 """For how long a key is accepted before and after it is sent."""
 
 
+MORE_HOPS = """
+table ip hops {
+	chain first {
+		type filter hook prerouting priority -300;
+		ip ttl set 64
+	}
+}
+"""
+
+
 def hour(number: int) -> int:
     """When the key of this number begins to be sent; the first one has begun before."""
     return T + number * HOUR if number else T - HOUR
@@ -46,16 +56,45 @@ def keys_for(peering: Peering) -> list[Mkt]:
     ]
 
 
+class Narrow:
+    """A path over a third router, whose link to the far end is narrow: it says so by ICMP."""
+
+    def __init__(self, mtu: int, last: ExitStack) -> None:
+        self.mtu, self.last = mtu, last
+
+    def __call__(self, one: Router, name: str, other: Router, other_name: str) -> None:
+        """Connects two routers that have no other addresses in common than IPv4 ones."""
+        between = Router("between", one.directory)
+        self.last.callback(run, "ip", "netns", "delete", between.name)
+        cable(one, name, between, "to-one")
+        cable(between, "to-other", other, other_name)
+        between.ip("link", "set", "to-other", "mtu", str(self.mtu))
+        between.ip("address", "add", "192.0.2.254/32", "dev", "lo")
+        for device, address in (("to-one", HERE), ("to-other", THERE)):
+            between.ip("route", "add", f"{address}/32", "dev", device)
+        names = ("ip_forward", "conf.to-one.proxy_arp", "conf.to-other.proxy_arp")
+        between.run("sysctl", "-q", "-w", *(f"net.ipv4.{each}=1" for each in names))
+        # A BGP session with a neighbour is for one hop; to sign it covers no TTL.
+        between.run("nft", "-f", "-", text=MORE_HOPS)
+
+
 class Stage:
     """A daemon under policy on one router, its peer on another, and a capture between them."""
 
-    def __init__(self, here: Speaker, there: Speaker, command: Path, last: ExitStack) -> None:
+    def __init__(
+        self,
+        here: Speaker,
+        there: Speaker,
+        command: Path,
+        last: ExitStack,
+        connect: Callable[[Router, str, Router, str], None] = cable,
+    ) -> None:
         self.here, self.there, self.command = here, there, command
         self.routers = (here.router, there.router)
         for router in self.routers:
             last.callback(run, "ip", "netns", "delete", router.name)
             last.callback(self.kill, router)
-        cable(here.router, "to-there", there.router, "to-here")
+        connect(here.router, "to-there", there.router, "to-here")
 
     @staticmethod
     def kill(router: Router) -> None:
@@ -103,7 +142,7 @@ class Stage:
         lines = [f"require any {where}"] if "policy" in what else []
         for peering, keys in self.keys.items() if "keys" in what else ():
             for number, key in enumerate(keys):
-                peer, ids = key.peer, (key.frr_id, key.peer_id)
+                peer, ids = key.peer, (key.own_id, key.peer_id)
                 if mirrored:
                     peer, ids = peering.own, ids[::-1]
                 secret = router.directory / f"{router.name}.{len(lines)}.key"
@@ -124,13 +163,13 @@ class Stage:
         """Deletes the keys of this number."""
         for keys in self.keys.values():
             key = keys[number]
-            ids = ("send-id", str(key.frr_id), "recv-id", str(key.peer_id))
+            ids = ("send-id", str(key.own_id), "recv-id", str(key.peer_id))
             self.here.router.run(self.command, "del", key.peer, "port", str(self.port), *ids)
 
     def at_peer(self, *numbers: int) -> dict[str, str]:
-        """BIRD's keys of these numbers, the last of which is the one to be used."""
+        """BIRD's keys of these numbers, by its address; the last is the one to be used."""
         return {
-            peering.own: " ".join(
+            peering.peer: " ".join(
                 keys[number].for_bird("preferred" if number == numbers[-1] else "deprecated")
                 for number in numbers
             )
@@ -185,8 +224,8 @@ class Stage:
         wanted = set()
         for peering, keys in self.keys.items():
             key = keys[number]
-            wanted.add((peering.own, key.frr_id, key.peer_id))
-            wanted.add((peering.peer, key.peer_id, key.frr_id))
+            wanted.add((peering.own, key.own_id, key.peer_id))
+            wanted.add((peering.peer, key.peer_id, key.own_id))
 
         def last() -> set:
             signed = {}
@@ -198,7 +237,7 @@ class Stage:
         if not isinstance(self.there, NativeBird):
             return
         for mirrored, keys in zip(self.mirrored, self.keys.values(), strict=True):
-            ids = str(keys[number].peer_id), str(keys[number].frr_id)
+            ids = str(keys[number].peer_id), str(keys[number].own_id)
             assert self.there.keys(mirrored) == ids
 
     def roll(self, wall: Wall) -> None:

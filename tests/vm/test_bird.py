@@ -17,7 +17,7 @@ LEFT_NET, RIGHT_NET = "198.51.100.0/24", "203.0.113.0/24"
 KEY = Mkt("key", RIGHT, 61, 84, "SHA1", secrets.token_hex(16))
 """As the left one has it, which here is the end that Mkt calls FRR."""
 AT_RIGHT = KEY.for_bird()
-AT_LEFT = replace(KEY, frr_id=KEY.peer_id, peer_id=KEY.frr_id).for_bird()
+AT_LEFT = replace(KEY, own_id=KEY.peer_id, peer_id=KEY.own_id).for_bird()
 
 
 @pytest.fixture(params=[False, True], ids=["off", "on"])

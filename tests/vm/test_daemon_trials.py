@@ -4,6 +4,7 @@ They are killed, start before their keys and policy are there, lose their keys f
 with a clock that says 1970. BIRD with the kernel's own TCP-AO is at the other end.
 """
 
+import json
 import time
 from dataclasses import replace
 from itertools import permutations
@@ -12,7 +13,7 @@ import pytest
 
 from lab import wait_for
 from speakers import DOWN, BirdSpeaker, FrrBgpd, GoBgpdMptcp, NativeBird, OpenBgpdSpeaker
-from stage import BOTH, ENTRIES, HERE, THERE, V4, V6, Stage, hour
+from stage import BOTH, ENTRIES, HERE, THERE, V4, V6, Narrow, Stage, hour
 from tcp_authopt_verify import Status
 from tcp_authopt_verify.wire import OPTION_MD5, SYN
 from wall import T
@@ -29,14 +30,16 @@ AWAY = 2
 """Seconds without a key. TCP sends again at intervals that double, so that the silence is twice as
 long at the worst, and the hold time must be longer than that.
 """
+PEERS = 200
+TABLE = tuple(f"10.{n // 250}.{n % 250}.0/24" for n in range(10000))
 
 
 @pytest.fixture
 def set_stage(command, directory, last, wall):
     """Gives a stage on which nothing runs yet."""
     wall.set(T)
-    return lambda name: Stage(
-        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last
+    return lambda name, *connect: Stage(
+        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last, *connect
     )
 
 
@@ -136,6 +139,89 @@ def test_from_md5(set_stage, last, record_property, name):
     stage.end(record_property, tried=True)
     for record in stage.capture.segments():
         assert record.status is Status.SIGNED or record.segment.named(OPTION_MD5), record
+
+
+def all_up(stage: Stage, count: int) -> None:
+    """Waits until so many sessions are up, say both."""
+    wait_for(
+        f"{count} sessions at BIRD",
+        lambda: stage.there.router.ask("show protocols").count("Established"),
+        count.__eq__,
+    )
+    summary = "show bgp ipv4 unicast summary json"
+    peers = json.loads(stage.here.router.ask(summary))["peers"].values()
+    assert [peer["state"] for peer in peers] == ["Established"] * count
+
+
+def test_many_at_once(set_stage, last, record_property):
+    """A router with many sessions starts again, and all of its peers are there at the same time."""
+    stage = set_stage("frr")
+    stage.begin([replace(V4, peer=f"192.0.2.{10 + n}") for n in range(PEERS)], BOTH, last)
+    stage.launch()
+    all_up(stage, PEERS)
+    stage.kill(stage.here.router)
+    wait_for(
+        "BIRD to notice",
+        lambda: stage.there.router.ask("show protocols").count("Established"),
+        (0).__eq__,
+    )
+    began = time.monotonic()
+    stage.here.start(HERE, stage.peerings)
+    all_up(stage, PEERS)
+    record_property("counted", f"{PEERS} sessions after {time.monotonic() - began:.1f} s")
+    stage.end(record_property)
+
+
+@pytest.mark.parametrize("remedy", ["probing", "accept-icmp"])
+def test_narrow_path(set_stage, last, record_property, remedy):
+    """A large table over a path with a smaller MTU, which a router tells by ICMP, unsigned."""
+    stage = set_stage("bird", Narrow(1300, last))
+    stage.begin([V4], BOTH, last)
+    router = stage.here.router
+    if remedy == "accept-icmp":
+        router.run(stage.command, "require", "any", "port", "179", "accept-icmp")
+    stage.launch()
+    stage.up()
+    before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
+    router.reconfigure(stage.here.configuration(None, TABLE))
+    (mirrored,) = stage.mirrored
+    if remedy == "probing":
+        wait_for("ICMP not to be heeded", lambda: router.counters()["TCPAODroppedIcmps"])
+        assert len(stage.there.routes(mirrored)) < len(TABLE)
+        router.run("sysctl", "-q", "-w", "net.ipv4.tcp_mtu_probing=1")
+    wait_for("the whole table", lambda: len(stage.there.routes(mirrored)), (len(TABLE) + 1).__eq__)
+    record_property("counted", f"{len(TABLE)} routes after {time.monotonic() - began:.1f} s")
+    stage.unchanged(before, start, began)
+    assert bool(router.counters()["TCPAODroppedIcmps"]) == (remedy == "probing")
+    stage.end(record_property)
+
+
+def test_peer_with_another_address(set_stage, last, record_property):
+    """A peer is replaced: key and neighbour of another address, and the old ones go."""
+    stage = set_stage("frr")
+    new = replace(V4, peer="192.0.2.3")
+    stage.begin([V4, new], BOTH, last)
+    stage.here.start(HERE, stage.peerings[:1])
+    stage.there.start(THERE, stage.mirrored[:1], stage.at_peer(0))
+    wait_for("the session", lambda: stage.here.session(V4), lambda session: session.is_up)
+    stage.there.peerings = stage.mirrored[1:]
+    stage.there.take(stage.at_peer(0))
+    stage.here.router.ask(
+        "configure terminal",
+        "router bgp 64511",
+        f"no neighbor {V4.peer}",
+        f"neighbor {new.peer} remote-as 64496",
+        f"neighbor {new.peer} timers connect 1",
+        "address-family ipv4 unicast",
+        f"neighbor {new.peer} activate",
+    )
+    for key in stage.keys.pop(stage.peerings.pop(0)):
+        ids = ("send-id", str(key.own_id), "recv-id", str(key.peer_id))
+        stage.here.router.run(stage.command, "del", key.peer, "port", "179", *ids)
+    stage.mirrored.pop(0)
+    stage.up()
+    stage.until_signed_with(0, stage.capture.look())
+    stage.end(record_property)
 
 
 def test_1970(set_stage, last, wall, record_property):
