@@ -252,8 +252,9 @@ class Audit:
         found = self._keys.get((src, dst))
         if found is None:
             found = self._keys[src, dst] = {}
+            source, target = ip_address(src), ip_address(dst)
             for key in self.policy.keys:
-                for keyid in key.keyids(src, dst):
+                for keyid in key.keyids(source, target):
                     found.setdefault(keyid, []).append(key)
         return found
 

@@ -2,10 +2,16 @@
 
 import json
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 
 from .mac import ALGORITHMS, Algorithm
+
+Address = IPv4Address | IPv6Address
+
+prefix = cache(ip_network)
+"""Of a text: the same few come again for each pair of addresses."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,18 +38,20 @@ class Key:
             raise ValueError(f"key {self.name}: no algorithm {self.algorithm!r}")
         if not all(0 <= keyid <= 255 for keyid in (self.a_keyid, self.b_keyid)):
             raise ValueError(f"key {self.name}: a KeyID is 0 to 255")
-        for end in (self.a, self.b):
-            ip_network(end)
+        self._ends()
+
+    def _ends(self) -> tuple[IPv4Network | IPv6Network, IPv4Network | IPv6Network]:
+        """Both ends as prefixes."""
+        return prefix(self.a), prefix(self.b)
 
     @property
     def suite(self) -> Algorithm:
         """The algorithm itself."""
         return ALGORITHMS[self.algorithm]
 
-    def keyids(self, src: bytes, dst: bytes) -> set[int]:
-        """The KeyIDs that this key may have in a segment from src to dst."""
-        a, b = ip_network(self.a), ip_network(self.b)
-        source, target = ip_address(src), ip_address(dst)
+    def keyids(self, source: Address, target: Address) -> set[int]:
+        """The KeyIDs that this key may have in a segment from source to target."""
+        a, b = self._ends()
         found = set()
         if source in a and target in b:
             found.add(self.a_keyid)
