@@ -13,7 +13,7 @@ from daemons import ESTABLISHED, GoBgp, OpenBgpd
 from lab import Bird, Frr, Router
 
 ASN, PEER_ASN = 64511, 64496
-HOLD, KEEPALIVE = 9, 1
+HOLD = 9
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Speaker(ABC):
 
     package: str
     kind: type[Router]
+    keepalive = 1
+    """Seconds between two signs of life."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.router = self.kind(name, directory)
@@ -106,7 +108,7 @@ class FrrBgpd(Speaker):
             " no bgp ebgp-requires-policy",
             " no bgp network import-check",
             " no bgp default ipv4-unicast",
-            f" timers bgp {KEEPALIVE} {HOLD}",
+            f" timers bgp {self.keepalive} {HOLD}",
         ]
         for peering in peerings:
             lines += [
@@ -210,7 +212,7 @@ class GoBgpd(Speaker):
                 "connect-retry = 1",
                 "idle-hold-time-after-reset = 1",
                 f"hold-time = {HOLD}",
-                f"keepalive-interval = {KEEPALIVE}",
+                f"keepalive-interval = {self.keepalive}",
                 "[neighbors.transport.config]",
                 f"passive-mode = {str(not peering.connects).lower()}",
                 *([f'bind-interface = "{peering.vrf}"'] if peering.vrf else []),
@@ -283,6 +285,8 @@ class BirdSpeaker(Speaker):
 
     package, kind = "bird2", Bird
     asn, peer_asn = ASN, PEER_ASN
+    option = ""
+    """One more line for each of its sessions."""
 
     @override
     def start(self, router_id: str, peerings: list[Peering]) -> None:
@@ -312,9 +316,9 @@ class BirdSpeaker(Speaker):
                 *([f'  interface "{peering.interface}";'] if peering.interface else []),
                 *([f'  vrf "{peering.vrf}";'] if peering.vrf else []),
                 "  connect delay time 1; connect retry time 2; error wait time 1, 2;",
-                f"  hold time {HOLD}; keepalive time {KEEPALIVE};",
+                f"  hold time {HOLD}; keepalive time {self.keepalive};",
                 f"  passive {'off' if peering.connects else 'on'}; debug {{ events }};",
-                f"  {authentication}",
+                f"  {authentication} {self.option}",
                 f"  {family} {{ import all; export where source = RTS_STATIC; }};",
                 "}",
             ]

@@ -48,11 +48,11 @@ def hour(number: int) -> int:
     return T + number * HOUR if number else T - HOUR
 
 
-def keys_for(peering: Peering) -> list[Mkt]:
-    """Four keys, one after the other."""
+def keys_for(peering: Peering, algorithms: tuple[str, ...]) -> list[Mkt]:
+    """One key after the other."""
     return [
         Mkt(f"{peering.peer} {n}", peering.peer, 61 + n, 84 + n, name, secrets.token_hex(16))
-        for n, name in enumerate(ALGORITHMS)
+        for n, name in enumerate(algorithms)
     ]
 
 
@@ -80,6 +80,9 @@ class Narrow:
 
 class Stage:
     """A daemon under policy on one router, its peer on another, and a capture between them."""
+
+    algorithms = ALGORITHMS
+    """Of the keys of each peer."""
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Stage:
         """Adds addresses, after the capture has begun, and the policy with its keys."""
         self.peerings = [replace(peering, connects=way != LISTENS) for peering in peerings]
         self.mirrored = [replace(p.mirrored("to-here"), connects=way != CONNECTS) for p in peerings]
-        self.keys = {peering: keys_for(peering) for peering in self.peerings}
+        self.keys = {peering: keys_for(peering, self.algorithms) for peering in self.peerings}
         self.capture = Capture(
             self.here.router,
             "to-there",
