@@ -148,11 +148,12 @@ deb:
 test-deb:
 	$(WITH_AES) tests/deb/check --kernel $(or $(KERNEL),amd64)
 
-# Every role of each daemon, link-local peers and VRFs, where test-vm has a session of each.
+# Every role of each daemon, link-local peers and VRFs, where test-vm has a session of each; and what
+# happens to daemons.
 .PHONY: test-daemons
 test-daemons:
-	$(VM) --timeout 1800 --share . -- env TAO_DAEMONS=all SLOWDOWN=3 $(PYTEST) -rP \
-		tests/vm/test_daemons.py
+	$(VM) --timeout 3600 --share . -- env TAO_DAEMONS=all SLOWDOWN=3 $(PYTEST) -rP \
+		tests/vm/test_daemons.py tests/vm/test_daemon_trials.py
 
 # The lines of tests/mutants.toml, or those with WORDS in their name.
 .PHONY: test-mutants
