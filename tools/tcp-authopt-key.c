@@ -707,7 +707,7 @@ static struct source parse(int argc, char **argv)
 static void check_module(void)
 {
 	if (access("/proc/net/tcp_authopt", F_OK))
-		die("the module tcp_authopt is not loaded: \"insmod tcp_authopt.ko\"");
+		die("the module tcp_authopt is not loaded: \"modprobe tcp_authopt\" (insmod, where it was built)");
 }
 
 /* Hands the key or policy to the module. */
