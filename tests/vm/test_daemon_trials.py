@@ -1,8 +1,8 @@
 """What happens to daemons under policy, and that nothing of it opens a session to anybody.
 
-They are killed, start before their keys and policy are there, lose their keys for a while, begin with
-a clock that says 1970, have 200 peers, a path of small packets, or another peer. BIRD with the kernel's
-own TCP-AO is at the other end.
+They are killed, start before their keys and policy are there, lose their keys for a while, begin
+with a clock that says 1970, have 200 peers, a path of small packets, or another peer. BIRD with the
+kernel's own TCP-AO is at the other end.
 """
 
 import json
