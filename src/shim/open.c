@@ -329,7 +329,10 @@ bool tao_ours_ao_lookup(struct ftrace_regs *fregs)
 	return READ_ONCE(sk->sk_state) == TCP_LISTEN && !tao_ao_info(sk) && tao_stand_in(sk);
 }
 
-/* The stack asks before a SYN, and before a SYN-ACK for @addr_sk. NULL: do not send it. */
+/*
+ * The stack asks before a SYN (NULL: do not send it), and for a signed request @addr_sk: before its
+ * SYN-ACK, of which tao_may_answer() has decided, and for the header's length of the child.
+ */
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
 {
 	struct tao_conn *conn = tao_of_listener(sk, tao_ao_info(sk));
