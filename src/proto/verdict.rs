@@ -148,17 +148,18 @@ pub fn syn(keyed: bool, signed: bool, joins_mptcp: bool, crowd: Option<Crowd>) -
 pub enum Answer {
     /// Nothing.
     None,
-    /// A SYN-ACK without TCP-AO, as it is where no key matches (RFC 5925 7.5).
+    /// A SYN-ACK without TCP-AO, as it is where the connection need not be protected (RFC 5925 7.5).
     Unsigned,
     /// A signed SYN-ACK.
     Signed,
 }
 
-/// What a listener answers a signed SYN with. `keyed`: the connection is to be protected. `may_send`: a
-/// key that matches may be used to send. `cookie`: no request is made, since the peer's first key came
-/// after [`syn`] had been asked.
-pub fn answer(keyed: bool, may_send: bool, cookie: bool) -> Answer {
-    match (keyed, may_send && !cookie) {
+/// What a listener answers a signed SYN with. `first`: it has not answered yet; else the first answer was
+/// signed, or held back, and nothing makes a later one unsigned. `keyed`: the connection is to be
+/// protected. `may_send`: a key that matches may be used to send. `cookie`: there is no request. Of a peer
+/// with keys [`syn`] makes one, so that his first key has come since.
+pub fn answer(first: bool, keyed: impl FnOnce() -> bool, may_send: bool, cookie: bool) -> Answer {
+    match (!first || keyed(), may_send && !cookie) {
         (false, _) => Answer::Unsigned,
         (true, false) => Answer::None,
         (true, true) => Answer::Signed,

@@ -117,19 +117,16 @@ static noinline bool tao_may_answer(const struct sock *sk, struct request_sock *
 {
 	struct tcp_ao_info *info = tao_ao_info(sk);
 	const struct tao_conn *conn = tao_of_listener(sk, info);
+	enum tao_answer answer;
 	struct tao_ends ends;
 
 	if (!conn)
 		return info;
 	tao_ends_of_sock(req_to_sk(req), &ends);
-	switch (tao_rust_answer(conn, &ends, cookie, first)) {
-	case TAO_ANSWER_NONE:
-		return false;
-	case TAO_ANSWER_UNSIGNED:
+	answer = tao_rust_answer(conn, &ends, cookie, first);
+	if (answer == TAO_ANSWER_UNSIGNED) {
 		tcp_rsk(req)->used_tcp_ao = 0;
 		return true;
-	case TAO_ANSWER_SIGNED:
-		break;
 	}
 	/*
 	 * AF_SMC is refused here, and to the socket by tao_protect(); and so is MPTCP, for which there
@@ -139,7 +136,7 @@ static noinline bool tao_may_answer(const struct sock *sk, struct request_sock *
 #if IS_ENABLED(CONFIG_MPTCP)
 	tcp_rsk(req)->is_mptcp = 0;
 #endif
-	return true;
+	return answer == TAO_ANSWER_SIGNED;
 }
 
 /* Every SYN-ACK: see answer() in src/proto/verdict.rs for those that the stack would sign. */

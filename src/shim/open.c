@@ -330,8 +330,8 @@ bool tao_ours_ao_lookup(struct ftrace_regs *fregs)
 }
 
 /*
- * The stack asks before a SYN (NULL: do not send it), and for a signed request @addr_sk: before its
- * SYN-ACK, of which tao_may_answer() has decided, and for the header's length of the child.
+ * The stack asks before a SYN (NULL: do not send it), and before the SYN-ACK for the request @addr_sk,
+ * of which tao_may_answer() has decided.
  */
 struct tcp_ao_key *tao_ao_lookup(const struct sock *sk, struct sock *addr_sk, int sndid, int rcvid)
 {

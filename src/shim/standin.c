@@ -13,7 +13,7 @@
 #include "standin.h"
 
 /*
- * The same, unless no policy can be for a peer with the address @addr: so it is with most of what a
+ * What tao_stand_in() gives, unless no policy can be for a peer with the address @addr: so it is with most of what a
  * machine talks to, and this is all that they pay.
  */
 struct tao_conn *tao_stand_in_for(const struct sock *sk, const void *addr, __u16 family)

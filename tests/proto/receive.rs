@@ -304,14 +304,18 @@ fn a_signed_syn_is_admitted_up_to_a_bound() {
 
 #[test]
 fn what_a_signed_syn_is_answered_with() {
+    let decides = |first, keyed, may_send, cookie| answer(first, || keyed, may_send, cookie);
     for may_send in [false, true] {
         for cookie in [false, true] {
-            assert_eq!(answer(false, may_send, cookie), Answer::Unsigned);
+            assert_eq!(decides(true, false, may_send, cookie), Answer::Unsigned);
         }
-        assert_eq!(answer(true, may_send, true), Answer::None);
+        assert_eq!(decides(true, true, may_send, true), Answer::None);
     }
-    assert_eq!(answer(true, false, false), Answer::None);
-    assert_eq!(answer(true, true, false), Answer::Signed);
+    // Once more: whatever has become of keys and policies, it is signed or it is not sent.
+    for (first, keyed) in [(true, true), (false, true), (false, false)] {
+        assert_eq!(decides(first, keyed, false, false), Answer::None);
+        assert_eq!(decides(first, keyed, true, false), Answer::Signed);
+    }
 }
 
 #[test]

@@ -309,7 +309,7 @@ unsafe extern "C" fn tao_rust_answer(
     let (conn, pair) = unsafe { (conn_of(conn), pair_of(&*ends)) };
     let (matches, may_send) = conn.net.matches_and_may_send(&pair);
     let keyed = || conn.asked() && matches || conn.net.keys.required(&pair).is_some();
-    match answer(!first || keyed(), may_send, cookie) {
+    match answer(first, keyed, may_send, cookie) {
         Answer::None => bindings::tao_answer_TAO_ANSWER_NONE,
         Answer::Unsigned => bindings::tao_answer_TAO_ANSWER_UNSIGNED,
         Answer::Signed => bindings::tao_answer_TAO_ANSWER_SIGNED,
