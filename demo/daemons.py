@@ -17,24 +17,19 @@ ESTABLISHED = 6
 class GoBgp(Router):
     """A router that runs GoBGP, whose sockets are those of Go's runtime."""
 
-    @property
-    def control(self) -> Path:
-        """Where it is asked."""
-        return self.directory / f"{self.name}.ctl"
-
     def launch(self, configuration: str, **environment: str) -> None:
         """Starts GoBGP."""
-        file = self.directory / f"{self.name}.toml"
+        file, control = self.file("toml"), self.file("ctl")
         file.write_text(configuration)
         # One that was killed leaves its socket, beside which no other starts.
-        self.control.unlink(missing_ok=True)
+        control.unlink(missing_ok=True)
         words = [f"{name}={value}" for name, value in environment.items()]
-        daemon = ["gobgpd", "-f", file, "--api-hosts", f"unix://{self.control}"]
-        self.start(self.name, self.control, "env", *words, *daemon)
+        daemon = ["gobgpd", "-f", file, "--api-hosts", f"unix://{control}"]
+        self.start(self.name, control, "env", *words, *daemon)
 
     def ask(self, *words: str) -> Any:
         """The answer of the gobgp command; nothing where it has none."""
-        answer = run("gobgp", "--target", f"unix://{self.control}", "-j", *words)
+        answer = run("gobgp", "--target", f"unix://{self.file('ctl')}", "-j", *words)
         return json.loads(answer) if answer.strip() else None
 
     def is_up(self, neighbor: str) -> bool:
@@ -49,22 +44,17 @@ class GoBgp(Router):
 class OpenBgpd(Router):
     """A router that runs OpenBGPD: a process with privilege opens sockets, and hands them on."""
 
-    @property
-    def control(self) -> Path:
-        """Where it is asked."""
-        return self.directory / f"{self.name}.ctl"
-
     def launch(self, configuration: str) -> None:
         """Starts OpenBGPD, whose own directory is one that its unit would make."""
         Path("/run/openbgpd").mkdir(exist_ok=True)
-        file = self.directory / f"{self.name}.conf"
+        file, control = self.file("conf"), self.file("ctl")
         file.touch(mode=0o600)  # it takes none that others may write
-        file.write_text(f'socket "{self.control}"\n{configuration}')
-        self.start(self.name, self.control, "bgpd", "-d", "-f", file)
+        file.write_text(f'socket "{control}"\n{configuration}')
+        self.start(self.name, control, "bgpd", "-d", "-f", file)
 
     def ask(self, *words: str) -> Any:
         """The answer of bgpctl."""
-        return json.loads(run("bgpctl", "-s", self.control, "-j", *words))
+        return json.loads(run("bgpctl", "-s", self.file("ctl"), "-j", *words))
 
     def neighbor(self, address: str) -> dict[str, Any]:
         """What it knows about a neighbor."""

@@ -163,6 +163,10 @@ class Router:
         )
         self.ip("link", "set", "lo", "up")
 
+    def file(self, kind: str) -> Path:
+        """One of its files."""
+        return self.directory / f"{self.name}.{kind}"
+
     def enter(self, *command: str | Path) -> list[str]:
         """The words that run a command in the namespace."""
         return ["nsenter", f"--net=/run/netns/{self.name}", *map(str, command)]
@@ -243,10 +247,6 @@ class Bird(Router):
         self.write(configuration)
         control = self.file("ctl")
         self.start(self.name, control, "bird", "-f", "-c", self.file("conf"), "-s", control)
-
-    def file(self, kind: str) -> Path:
-        """One of its files."""
-        return self.directory / f"{self.name}.{kind}"
 
     def write(self, configuration: str) -> None:
         """Writes the configuration, which has secrets in it."""

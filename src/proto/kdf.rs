@@ -66,7 +66,8 @@ pub fn traffic_key<K: MacKey>(
 /// than its bytes do.
 struct Gathered<'s, S> {
     state: &'s mut S,
-    buf: [u8; 64],
+    // All of an IPv4 connection's, and two parts of an IPv6 one's.
+    buf: [u8; 32],
     len: usize,
 }
 
@@ -74,7 +75,7 @@ impl<'s, S: MacState> Gathered<'s, S> {
     fn new(state: &'s mut S) -> Self {
         Self {
             state,
-            buf: [0; 64],
+            buf: [0; 32],
             len: 0,
         }
     }

@@ -162,12 +162,23 @@ class Stage:
         entries.write_text("".join(f"{line}\n" for line in lines or ["# none"]))
         router.run(self.command, "load", entries)
 
+    def delete(self, key: Mkt) -> None:
+        """Deletes a key here."""
+        ids = ("send-id", str(key.own_id), "recv-id", str(key.peer_id))
+        self.here.router.run(self.command, "del", key.peer, "port", str(self.port), *ids)
+
     def remove(self, number: int) -> None:
         """Deletes the keys of this number."""
         for keys in self.keys.values():
-            key = keys[number]
-            ids = ("send-id", str(key.own_id), "recv-id", str(key.peer_id))
-            self.here.router.run(self.command, "del", key.peer, "port", str(self.port), *ids)
+            self.delete(keys[number])
+
+    def silent(self, seconds: float) -> None:
+        """For so long no segment is sent here."""
+        self.capture.segments()
+        start = len(self.capture.records)
+        time.sleep(seconds)
+        own = {peering.own for peering in self.peerings}
+        assert not [r for r in self.capture.segments(start) if r.source in own]
 
     def at_peer(self, *numbers: int) -> dict[str, str]:
         """BIRD's keys of these numbers, by its address; the last is the one to be used."""

@@ -44,6 +44,21 @@ def set_stage(command, directory, last, wall):
     )
 
 
+@pytest.fixture
+def with_sessions(set_stage, last):
+    """Gives a stage with a session of each family, both up."""
+
+    def begin(name: str) -> Stage:
+        stage = set_stage(name)
+        stage.begin([V4, V6], BOTH, last)
+        stage.launch()
+        stage.up()
+        stage.until_signed_with(0)
+        return stage
+
+    return begin
+
+
 @pytest.mark.parametrize("order", permutations(("daemon", *ENTRIES)), ids="-".join)
 def test_in_any_order(set_stage, last, record_property, order):
     """The session comes by itself when all is there, and BIRD has refused what was tried before."""
@@ -63,12 +78,9 @@ def test_in_any_order(set_stage, last, record_property, order):
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-def test_killed(set_stage, last, record_property, name):
+def test_killed(with_sessions, record_property, name):
     """It starts again, and has its sessions again; none of it is unsigned."""
-    stage = set_stage(name)
-    stage.begin([V4, V6], BOTH, last)
-    stage.launch()
-    stage.up()
+    stage = with_sessions(name)
     stage.kill(stage.here.router)
     wait_for(
         "BIRD to notice",
@@ -81,34 +93,26 @@ def test_killed(set_stage, last, record_property, name):
 
 
 @pytest.mark.parametrize("name", DAEMONS)
-def test_key_is_away(set_stage, last, record_property, name):
+def test_key_is_away(with_sessions, record_property, name):
     """Deleted and added again, as some replace a key: silence, and then the same session."""
-    stage = set_stage(name)
-    stage.begin([V4, V6], BOTH, last)
-    stage.launch()
-    stage.up()
-    stage.until_signed_with(0)
+    stage = with_sessions(name)
     before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
     stage.remove(0)
-    time.sleep(AWAY)
+    stage.silent(AWAY)
     stage.protect("keys")
     time.sleep(AWAY)
     stage.unchanged(before, start, began)
     stage.end(record_property)
 
 
-def test_hole_between_lifetimes(set_stage, last, wall, record_property):
+def test_hole_between_lifetimes(with_sessions, wall, record_property):
     """For as long as the grace: there is no key of the hour that begins."""
-    stage = set_stage("frr")
-    stage.begin([V4, V6], BOTH, last)
-    stage.launch()
-    stage.up()
-    stage.until_signed_with(0)
+    stage = with_sessions("frr")
     stage.remove(1)
     before, start, began = stage.sessions(), len(stage.capture.records), time.monotonic()
     stage.there.take(stage.at_peer(0, 2))
     wall.set(hour(1))
-    time.sleep(AWAY)
+    stage.silent(AWAY)
     wall.set(hour(2))
     stage.until_signed_with(2)
     stage.unchanged(before, start, began)
@@ -221,8 +225,7 @@ def test_peer_with_another_address(set_stage, last, record_property):
         f"neighbor {new.peer} activate",
     )
     for key in stage.keys.pop(stage.peerings.pop(0)):
-        ids = ("send-id", str(key.own_id), "recv-id", str(key.peer_id))
-        stage.here.router.run(stage.command, "del", key.peer, "port", "179", *ids)
+        stage.delete(key)
     stage.mirrored.pop(0)
     stage.up()
     stage.until_signed_with(0, stage.capture.look())
