@@ -20,7 +20,9 @@ from clock import SLOWDOWN
 from link import Link
 from module import Module
 from netns import Namespace
-from wall import Wall
+from speakers import DAEMONS, NativeBird
+from stage import Stage
+from wall import T, Wall
 
 OURS = pytest.mark.ours
 ROLES = [pytest.param("ours", marks=OURS), "native"]
@@ -179,6 +181,15 @@ def directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def set_stage(command: Path, directory: Path, last: ExitStack, wall: Wall) -> Callable[..., Stage]:
+    """Gives a stage for a daemon, by its name, on which nothing runs yet."""
+    wall.set(T)
+    return lambda name, *connect: Stage(
+        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last, *connect
+    )
 
 
 @pytest.fixture

@@ -367,3 +367,13 @@ class NativeBird(BirdSpeaker):
         """The ids with which it signs and that it asks for."""
         protocol = self.protocol(peering)
         return tuple(self.router.field(protocol, f"{which} key") for which in ("Current", "RNext"))
+
+
+DAEMONS: dict[str, type[Speaker]] = {
+    "frr": FrrBgpd,
+    "gobgp": GoBgpd,
+    "gobgp-mptcp": GoBgpdMptcp,
+    "openbgpd": OpenBgpdSpeaker,
+    "bird": BirdSpeaker,
+}
+"""Those of BGP that have not been told of TCP-AO."""

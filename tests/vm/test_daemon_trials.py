@@ -13,7 +13,7 @@ from itertools import permutations
 import pytest
 
 from lab import wait_for
-from speakers import DOWN, BirdSpeaker, FrrBgpd, GoBgpdMptcp, NativeBird, OpenBgpdSpeaker
+from speakers import DOWN
 from stage import BOTH, CONNECTS, ENTRIES, HERE, THERE, V4, V6, Narrow, Stage, hour
 from tcp_authopt_verify import Status
 from tcp_authopt_verify.wire import OPTION_MD5, SYN
@@ -21,27 +21,14 @@ from wall import T
 
 pytestmark = pytest.mark.ours
 
-DAEMONS = {
-    "frr": FrrBgpd,
-    "gobgp": GoBgpdMptcp,
-    "openbgpd": OpenBgpdSpeaker,
-    "bird": BirdSpeaker,
-}
+NAMES = ("frr", "gobgp-mptcp", "openbgpd", "bird")
+"""Each daemon once."""
 AWAY = 2
 """Seconds without a key. TCP sends again at intervals that double, so that the silence is twice as
 long at the worst, and the hold time must be longer than that.
 """
 PEERS = 200
 TABLE = tuple(f"10.{n // 250}.{n % 250}.0/24" for n in range(10000))
-
-
-@pytest.fixture
-def set_stage(command, directory, last, wall):
-    """Gives a stage on which nothing runs yet."""
-    wall.set(T)
-    return lambda name, *connect: Stage(
-        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last, *connect
-    )
 
 
 @pytest.fixture
@@ -77,7 +64,7 @@ def test_in_any_order(set_stage, last, record_property, order):
     stage.end(record_property, tried=True)
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_killed(with_sessions, record_property, name):
     """It starts again, and has its sessions again; none of it is unsigned."""
     stage = with_sessions(name)
@@ -92,7 +79,7 @@ def test_killed(with_sessions, record_property, name):
     stage.end(record_property)
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_key_is_away(with_sessions, record_property, name):
     """Deleted and added again, as some replace a key: silence, and then the same session."""
     stage = with_sessions(name)
@@ -119,7 +106,7 @@ def test_hole_between_lifetimes(with_sessions, wall, record_property):
     stage.end(record_property)
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_from_md5(set_stage, last, record_property, name):
     """The steps of the operators' page, while the daemon here keeps its password."""
     stage = set_stage(name)

@@ -12,15 +12,7 @@ from itertools import pairwise
 import pytest
 
 from lab import Router, run, wait_for
-from speakers import (
-    BirdSpeaker,
-    FrrBgpd,
-    FrrLdpd,
-    GoBgpd,
-    GoBgpdMptcp,
-    NativeBird,
-    OpenBgpdSpeaker,
-)
+from speakers import DAEMONS, FrrLdpd, GoBgpdMptcp
 from stage import (
     ALGORITHMS,
     BOTH,
@@ -44,13 +36,6 @@ WHOLE = bool(os.environ.get("TAO_DAEMONS"))
 """Whether all of the matrix is to run, and not one session of each daemon."""
 
 LINK_LOCAL = replace(V6, own="fe80::1", peer="fe80::2")
-DAEMONS = {
-    "frr": FrrBgpd,
-    "gobgp": GoBgpd,
-    "gobgp-mptcp": GoBgpdMptcp,
-    "openbgpd": OpenBgpdSpeaker,
-    "bird": BirdSpeaker,
-}
 QUICK = [("frr", BOTH), ("gobgp-mptcp", LISTENS), ("openbgpd", CONNECTS), ("bird", LISTENS)]
 ALL = [(name, way) for name in DAEMONS for way in (CONNECTS, LISTENS, BOTH)]
 
@@ -122,15 +107,6 @@ def play(stage: Stage, way: str, wall: Wall, record_property) -> None:
     times.append(time.monotonic())
     steps = zip(("start", "up", "rolled", "ended"), pairwise(times), strict=True)
     print(", ".join(f"{what} {end - begin:.1f} s" for what, (begin, end) in steps))
-
-
-@pytest.fixture
-def set_stage(command, directory, last, wall):
-    """Gives a stage on which nothing runs yet."""
-    wall.set(T)
-    return lambda name: Stage(
-        DAEMONS[name]("here", directory), NativeBird("there", directory), command, last
-    )
 
 
 @pytest.mark.parametrize(("name", "way"), ALL if WHOLE else QUICK)
